@@ -121,8 +121,11 @@ class StreamHandler(Protocol):
         """A whole frame; its pixels are valid during this call only."""
         ...
 
-    def on_frame_rejected(self, cause: str, reason: str) -> None:
-        """A frame came that can't be decoded; ``cause`` groups equal reasons."""
+    def on_frame_rejected(self, cause: str, reason: str, unique_id: int | None = None) -> None:
+        """A frame came that can't be decoded; ``cause`` groups equal reasons.
+
+        ``unique_id`` is given where it could be read, so that the frame is not missed as well.
+        """
         ...
 
     def on_field(self, kind: str, field: np.ndarray) -> None:
@@ -145,6 +148,35 @@ class StreamHandler(Protocol):
 
     def on_connection(self, what: str, channel: str, connected: bool) -> None:
         """A channel came or went; ``what`` is image, dark, flat, theta or tomoscan."""
+        ...
+
+
+class Engine(Protocol):
+    """Turns frames into slices; used by one thread at a time (see recon.engine.OrthoEngine)."""
+
+    @property
+    def n_filled(self) -> int:
+        """Slots of the ring that hold a frame."""
+        ...
+
+    @property
+    def bad_pixels(self) -> int: ...
+
+    @property
+    def has_flat(self) -> bool:
+        """False while a uniform flat stands in for the one that has not come."""
+        ...
+
+    def set_dark(self, dark: np.ndarray) -> None: ...
+
+    def set_flat(self, flat: np.ndarray) -> None: ...
+
+    def push(self, frames: np.ndarray, theta_deg: np.ndarray, slots: np.ndarray) -> None: ...
+
+    def reconstruct(self, params: ReconParams) -> Slices: ...
+
+    def release(self) -> None:
+        """Give the memory back; the engine is not used again."""
         ...
 
 

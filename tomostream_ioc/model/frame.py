@@ -25,13 +25,15 @@ class Frame:
 
     ``pixels`` is (n_rows, n_cols) and may be a read-only view onto memory of the transport: whoever
     keeps it longer than the callback copies it. ``timestamp_s`` is the detector's POSIX time,
-    ``received_s`` is time.monotonic() at arrival here.
+    ``received_s`` is time.monotonic() at arrival here. ``initial`` marks what the channel held when
+    the subscription began or came back: a state, perhaps an old one, and not an event.
     """
 
     unique_id: int
     pixels: np.ndarray
     timestamp_s: float
     received_s: float
+    initial: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:

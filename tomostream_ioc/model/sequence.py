@@ -55,6 +55,10 @@ class SequenceTracker:
         self._duplicate_run = 0
         self._last_duplicate = 0
 
+    @property
+    def started(self) -> bool:
+        return self._highest is not None
+
     def place(self, unique_id: int, *, initial: bool = False) -> Placed:
         """Place a frame by its 32-bit ``unique_id`` (signed or not).
 

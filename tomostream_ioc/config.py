@@ -1,0 +1,236 @@
+"""Frozen settings of the program, from the command line, macros and a substitutions file."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+from tomostream_ioc import __version__
+from tomostream_ioc.errors import ConfigError
+
+#: macros of the records' initial values: name -> (default, what it is)
+MACROS: Mapping[str, tuple[str, str]] = {
+    "TOMO_SCAN": ("$(P)TomoScanStream:", "prefix of the tomoScan IOC; '' = there is none"),
+    "IMAGE_P": (
+        "$(TOMO_SCAN)PvaPluginPVPrefix",
+        "CA record that holds the PVA plugin's prefix, or the image channel itself",
+    ),
+    "DARK_PVA": ("$(TOMO_SCAN)StreamDarkFields", "PVA channel of the averaged dark field"),
+    "FLAT_PVA": ("$(TOMO_SCAN)StreamFlatFields", "PVA channel of the averaged flat field"),
+    "THETA_PVA": ("$(TOMO_SCAN)StreamTheta", "PVA channel of the angles"),
+    "RECON_PVA": ("$(P)$(R)StreamRecon", "PVA channel that the slices are served on"),
+    "CAMERA": ("", "prefix of the camera"),
+    "MCT_OPTICS": ("", "prefix of the MCTOptics IOC"),
+    "TOMO_0_DEG": ("", "sample motor along the beam-normal axis at 0 degrees"),
+    "TOMO_90_DEG": ("", "sample motor along the beam-normal axis at 90 degrees"),
+    "SAMPLE_Y": ("", "vertical sample motor"),
+    "ROI_PLUGIN": ("", "prefix of the ROI plugin"),
+}
+
+SubstitutionsReader = Callable[[Path], dict[str, str]]
+
+_MAX_STRINGOUT = 39
+_MAX_PV_NAME = 60
+_LONGEST_RECORD = len("SampleTomo90degPVName")
+_MACRO = re.compile(r"\$[({](\w+)[)}]")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the program runs with. ``macros`` are whole: defaults filled in, references resolved."""
+
+    prefix_p: str
+    prefix_r: str
+    macros: Mapping[str, str] = field(default_factory=dict)
+    autosave_dir: Path = Path("autosave")
+    autosave_period_s: float = 30.0
+    device: str = "auto"
+    interfaces: tuple[str, ...] = ()
+    list_pvs: bool = False
+    simulate: bool = False
+    scan_file: Path | None = None
+    sim_arguments: tuple[str, ...] = ()
+    start: bool = False
+    seconds: float = math.inf
+    png: Path | None = None
+    timeout_s: float = 10.0
+    log_level: str = "INFO"
+
+    @property
+    def prefix(self) -> str:
+        """P + R, in front of every record's name."""
+        return self.prefix_p + self.prefix_r
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends with one clear line instead of argparse's usage and line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} (see --help)")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m tomostream_ioc",
+        description="EPICS IOC: live orthogonal slices from a stream of tomography projections.",
+        epilog="Try it without a beamline: python -m tomostream_ioc --simulate",
+        allow_abbrev=False,
+    )
+    names = parser.add_argument_group("PV names (macros of db/tomoStream.template)")
+    names.add_argument("--P", metavar="P", help="first part of every PV name (default 2bmb:)")
+    names.add_argument("--R", metavar="R", help="second part (default TomoStream:)")
+    for macro, (default, meaning) in MACROS.items():
+        shown = f" (default {default})" if default else ""
+        names.add_argument(f"--{macro}", metavar="NAME", help=f"{meaning}{shown}")
+    names.add_argument(
+        "--substitutions",
+        metavar="FILE",
+        type=Path,
+        help="read the macros from an EPICS substitutions file; the options above win over it",
+    )
+    run = parser.add_argument_group("running")
+    run.add_argument("--autosave-dir", metavar="DIR", type=Path, default=Path("autosave"))
+    run.add_argument(
+        "--autosave-period",
+        metavar="S",
+        type=float,
+        default=30.0,
+        help="write changed settings at most that often (default 30 s)",
+    )
+    run.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda or cuda:k (default auto: CUDA if there)"
+    )
+    run.add_argument(
+        "--interfaces",
+        metavar="IP",
+        nargs="+",
+        default=(),
+        help="serve CA and PVA on these addresses only (default: all)",
+    )
+    run.add_argument(
+        "--timeout",
+        metavar="S",
+        type=float,
+        default=10.0,
+        help="how long to wait for each channel when a run starts (default 10 s)",
+    )
+    run.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    run.add_argument("--list-pvs", action="store_true", help="print every PV and end")
+    run.add_argument("--version", action="version", version=f"tomostream_ioc {__version__}")
+    demo = parser.add_argument_group("demonstration")
+    demo.add_argument(
+        "--simulate",
+        metavar="SCAN.h5",
+        nargs="?",
+        const="",
+        help="also start a simulated tomoScan stream (a phantom, or a DXfile) and run",
+    )
+    demo.add_argument(
+        "--sim-arguments", metavar="ARGS", default="", help="options for tomostream_ioc.sim"
+    )
+    demo.add_argument("--start", action="store_true", help="start the reconstruction at once")
+    demo.add_argument("--seconds", metavar="S", type=float, help="end after that time")
+    demo.add_argument("--png", metavar="FILE", type=Path, help="at the end, draw the last slices")
+    return parser
+
+
+def parse(argv: Sequence[str], read_substitutions: SubstitutionsReader | None = None) -> Config:
+    """Settings from command line arguments.
+
+    ``read_substitutions`` gives the macros of a substitutions file.
+
+    Raises ConfigError; its text is one line.
+    """
+    args = build_parser().parse_args(list(argv))
+    from_file: dict[str, str] = {}
+    if args.substitutions is not None:
+        if read_substitutions is None:
+            raise ConfigError("--substitutions is not available here")
+        from_file = read_substitutions(args.substitutions)
+    given = {
+        name: value for name in ("P", "R", *MACROS) if (value := getattr(args, name)) is not None
+    }
+    macros = resolve_macros({**from_file, **given})
+    _check_positive("--seconds", args.seconds)
+    _check_positive("--timeout", args.timeout)
+    _check_positive("--autosave-period", args.autosave_period)
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", args.device):
+        raise ConfigError(f"--device {args.device}: use auto, cpu, cuda or cuda:k")
+    scan_file = Path(args.simulate) if args.simulate else None
+    if scan_file is not None and not scan_file.is_file():
+        raise ConfigError(f"--simulate {scan_file}: there is no such file")
+    if args.png is not None and not args.png.absolute().parent.is_dir():
+        raise ConfigError(f"--png {args.png}: there is no folder {args.png.absolute().parent}")
+    return Config(
+        prefix_p=macros.pop("P"),
+        prefix_r=macros.pop("R"),
+        macros=macros,
+        autosave_dir=args.autosave_dir,
+        autosave_period_s=args.autosave_period,
+        device=args.device,
+        interfaces=tuple(args.interfaces),
+        list_pvs=args.list_pvs,
+        simulate=args.simulate is not None,
+        scan_file=scan_file,
+        sim_arguments=tuple(args.sim_arguments.split()),
+        start=args.start or args.simulate is not None,
+        seconds=math.inf if args.seconds is None else args.seconds,
+        png=args.png,
+        timeout_s=args.timeout,
+        log_level=args.log_level,
+    )
+
+
+def resolve_macros(given: Mapping[str, str]) -> dict[str, str]:
+    """Fill in defaults and references of one macro to another.
+
+    Raises ConfigError: a value too long for its record, or a PV name too long for Channel Access.
+    """
+    macros = {"P": "2bmb:", "R": "TomoStream:"}
+    macros |= {name: default for name, (default, _) in MACROS.items()}
+    macros |= given
+    known = {name: macros[name] for name in ("P", "R", *MACROS)}
+
+    def expand(name: str, seen: tuple[str, ...]) -> str:
+        if name in seen:
+            raise ConfigError(f"macro {name} refers to itself: {' -> '.join((*seen, name))}")
+
+        def value_of(match: re.Match[str]) -> str:
+            if match[1] not in macros:
+                raise ConfigError(f"macro {name} refers to {match[1]}, which is not defined")
+            return expand(match[1], (*seen, name))
+
+        return _MACRO.sub(value_of, macros[name])
+
+    resolved = {name: expand(name, ()) for name in known}
+    for name, value in resolved.items():
+        if re.search(r"\s", value):
+            raise ConfigError(f"macro {name}={value!r}: a PV name has no blanks")
+        if len(value) > _MAX_STRINGOUT:
+            raise ConfigError(
+                f"macro {name}={value!r} has {len(value)} characters: "
+                f"a stringout record holds {_MAX_STRINGOUT}"
+            )
+    longest = len(resolved["P"] + resolved["R"]) + _LONGEST_RECORD
+    if longest > _MAX_PV_NAME:
+        raise ConfigError(f"P + R is too long: PV names would have {longest} > {_MAX_PV_NAME}")
+    if not resolved["P"] + resolved["R"]:
+        raise ConfigError("P and R are both empty: give the records a prefix")
+    return resolved
+
+
+def _check_positive(option: str, value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise ConfigError(f"{option} {value:g}: give a positive number of seconds")
+
+
+def fail(error: ConfigError) -> int:
+    """One clear line on stderr; the exit code."""
+    print(f"tomostream_ioc: {error}", file=sys.stderr)
+    return 2

@@ -1,0 +1,190 @@
+"""From a start request to an engine that fits the stream: every wait is bounded and says why."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tomostream_ioc.errors import ArmingError, FieldError
+from tomostream_ioc.model.control import Engine, Severity, StreamSource
+from tomostream_ioc.runner.board import Board, Cancelled, Job, ParamStore
+from tomostream_ioc.runner.intake import FIELD_RECORDS, ArmedScan, Intake
+from tomostream_ioc.runner.notices import Notices
+
+#: (n_angles, n_rows, n_cols, dtype, heartbeat) -> Engine; heartbeat may raise to cancel long work
+EngineFactory = Callable[[int, int, int, np.dtype, Callable[[], None]], Engine]
+
+_TICK_S = 0.2
+#: asking over CA for names: short, as an abort has to wait for it
+_NAMES_S = 3.0
+#: dark and flat may come after the first image, and a run begins without them
+_FIELD_WAIT_S = 1.0
+#: users start the reconstruction before the scan: the first image may take longer than a channel
+_FIRST_IMAGE_FACTOR = 3.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Armed:
+    """A scan and the engine made for it."""
+
+    scan: ArmedScan
+    engine: Engine
+
+
+class Arming:
+    """Arms runs; ``timeout_s`` bounds the wait for each channel."""
+
+    def __init__(
+        self,
+        source: StreamSource,
+        make_engine: EngineFactory,
+        board: Board,
+        params: ParamStore,
+        timeout_s: float,
+    ):
+        self._source = source
+        self._make_engine = make_engine
+        self._board = board
+        self._params = params
+        self._timeout_s = timeout_s
+
+    def arm(self, job: Job, intake: Intake) -> Armed:
+        """Subscribe, wait for angles and the first image, make the engine.
+
+        Raises ArmingError with what did not come, Cancelled when the job was aborted.
+        """
+        self._board.message = "Arming: asking for the channels"
+        channel = self._source.open(job.names, intake, min(self._timeout_s, _NAMES_S))
+        self._wait(
+            job,
+            lambda: intake.has_theta,
+            self._timeout_s,
+            "Arming: waiting for angles",
+            lambda: self._why_no_theta(intake, job.names.theta_pva),
+        )
+        self._wait(
+            job,
+            lambda: intake.connected.get("image", False),
+            self._timeout_s,
+            f"Arming: waiting for {channel}",
+            lambda: f"the image channel {channel} does not answer: is the PVA plugin enabled?",
+        )
+        scan = self._first_image(job, intake, channel)
+        self._default_params(scan)
+        return self._build(job, intake, scan)
+
+    def rearm(self, job: Job, intake: Intake, old: ArmedScan, reason: str) -> Armed:
+        """Arm again after a change of size, type or angles; parameters scale with the size.
+
+        Raises RuntimeError when that is not possible: the run ends in Fault.
+        """
+        self._board.notices.say("rearm", f"{reason}: starting anew")
+        try:
+            scan = self._first_image(job, intake, "the image channel")
+            if scan.shape != old.shape:
+                self._params.change(self._params.get().rescaled(old.shape, scan.shape))
+            return self._build(job, intake, scan)
+        except ArmingError as error:
+            raise RuntimeError(f"could not arm again after '{reason}': {error}") from error
+
+    def _first_image(self, job: Job, intake: Intake, channel: str) -> ArmedScan:
+        def why() -> str:
+            if intake.frame_type not in ("Projection", ""):
+                return f"FrameType is {intake.frame_type}: only Projection frames are used"
+            return f"no image came from {channel}: is the detector acquiring?"
+
+        limit_s = _FIRST_IMAGE_FACTOR * self._timeout_s
+        while True:
+            message = "Arming: waiting for the first projection"
+            self._wait(job, lambda: intake.scan is not None, limit_s, message, why)
+            scan = intake.scan
+            if scan is not None:  # else size or angles changed in this very moment
+                return scan
+
+    def _wait(
+        self,
+        job: Job,
+        there: Callable[[], bool],
+        limit_s: float,
+        message: str,
+        why: Callable[[], str],
+    ) -> None:
+        self._board.message = message
+        deadline = time.monotonic() + limit_s
+        while not there():
+            self._board.beat(job)
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise ArmingError(f"{why()} (waited {limit_s:g} s)")
+            self._board.sleep(min(left_s, _TICK_S))
+
+    def _why_no_theta(self, intake: Intake, channel: str) -> str:
+        alarm = self._board.notices.alarms().get("ThetaPVAName")
+        if alarm is not None:
+            return alarm.message
+        if not intake.connected.get("theta", False):
+            return f"the theta channel {channel} does not answer: is tomoScan running?"
+        return f"no angles came from {channel}: has the scan started?"
+
+    def _build(self, job: Job, intake: Intake, scan: ArmedScan) -> Armed:
+        """Make the engine for the scan and give it the fields that fit."""
+        n_rows, n_cols = scan.shape
+        capacity = scan.schedule.capacity
+        self._board.message = f"Arming: {capacity} angles of {n_cols} x {n_rows} {scan.dtype}"
+        engine = self._make_engine(
+            capacity, n_rows, n_cols, scan.dtype, lambda: self._board.beat(job)
+        )
+        try:
+            self._first_fields(job, intake, engine)
+        except Cancelled:
+            engine.release()
+            raise
+        self._board.buffer_size = f"0/{capacity}"
+        return Armed(scan, engine)
+
+    def _first_fields(self, job: Job, intake: Intake, engine: Engine) -> None:
+        deadline = time.monotonic() + _FIELD_WAIT_S
+        while time.monotonic() < deadline and any(
+            intake.field(kind) is None and intake.connected.get(kind, True)
+            for kind in FIELD_RECORDS
+        ):
+            self._board.beat(job)
+            self._board.sleep(0.05)
+        intake.take_changed_fields()
+        for kind in FIELD_RECORDS:
+            field = intake.field(kind)
+            if field is not None:
+                set_field(engine, self._board.notices, kind, field)
+
+    def _default_params(self, scan: ArmedScan) -> None:
+        """Parameters that were never set (0 at boot) start in the middle of the detector."""
+        params = self._params.get()
+        n_rows, n_cols = scan.shape
+        notes = []
+        if params.center == 0:
+            params = replace(params, center=(n_cols - 1) / 2)
+            notes.append(f"Center was 0: set to the middle, {params.center:g}")
+        if (params.ortho_x, params.ortho_y, params.ortho_z) == (0, 0, 0):
+            params = replace(params, ortho_x=n_cols // 2, ortho_y=n_cols // 2, ortho_z=n_rows // 2)
+            notes.append("OrthoX/Y/Z were 0: set to the middle")
+        if notes:
+            self._board.notices.say("defaults", "; ".join(notes), logging.INFO)
+            self._params.change(params)
+
+
+def set_field(engine: Engine, notices: Notices, kind: str, field: np.ndarray) -> bool:
+    """Give the engine a dark or flat field; one that does not fit leaves an alarm."""
+    record = FIELD_RECORDS[kind]
+    try:
+        (engine.set_dark if kind == "dark" else engine.set_flat)(field)
+    except FieldError as error:
+        text = f"{error}; the last good one stays"
+        notices.raise_alarm(record, Severity.MAJOR, "READ", text)
+        return False
+    notices.clear_alarm(record)
+    notices.say(f"new {kind}", f"New {kind} field", logging.INFO)
+    return True

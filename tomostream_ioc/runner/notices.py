@@ -1,0 +1,70 @@
+"""What a user is told: log lines that cannot flood, a passing sentence, and alarms on records."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from tomostream_ioc.model.control import Alarm, Severity
+
+log = logging.getLogger(__name__)
+
+#: a passing sentence stays in ReconStatus that long
+_SHOWN_S = 8.0
+#: one log line per cause in that time
+_LOG_EVERY_S = 1.0
+
+
+class Notices:
+    """Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._text = ""
+        self._until = 0.0
+        self._logged: dict[str, float] = {}
+        self._held_back: dict[str, int] = {}
+        self._alarms: dict[str, Alarm] = {}
+
+    def say(self, cause: str, text: str, level: int = logging.WARNING) -> None:
+        """Show ``text`` in ReconStatus for a while and log it, once a second for each cause."""
+        now = time.monotonic()
+        with self._lock:
+            self._text = text
+            self._until = now + _SHOWN_S
+            if now - self._logged.get(cause, float("-inf")) < _LOG_EVERY_S:
+                self._held_back[cause] = self._held_back.get(cause, 0) + 1
+                return
+            self._logged[cause] = now
+            held_back = self._held_back.pop(cause, 0)
+        more = f" ({held_back} more like it since the last line)" if held_back else ""
+        log.log(level, "%s%s", text, more)
+
+    def raise_alarm(self, record: str, severity: Severity, status: str, message: str) -> None:
+        """Put an alarm on a record (name without prefix) and say why."""
+        with self._lock:
+            known = self._alarms.get(record)
+            self._alarms[record] = Alarm(severity, status, message)
+        if known is None or known.message != message:
+            self.say(f"alarm {record}", message)
+
+    def clear_alarm(self, record: str) -> bool:
+        """True when there was one."""
+        with self._lock:
+            return self._alarms.pop(record, None) is not None
+
+    def clear(self) -> None:
+        """Forget sentence and alarms: a new run begins."""
+        with self._lock:
+            self._until = 0.0
+            self._alarms.clear()
+
+    def text(self) -> str:
+        """The passing sentence, or '' when it has been shown long enough."""
+        with self._lock:
+            return self._text if time.monotonic() < self._until else ""
+
+    def alarms(self) -> dict[str, Alarm]:
+        with self._lock:
+            return dict(self._alarms)

@@ -1,0 +1,173 @@
+"""The run as the records see it: start, abort, parameters, status; and its thread."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import numpy as np
+
+from tomostream_ioc.errors import ArmingError
+from tomostream_ioc.model.control import (
+    ChannelNames,
+    Engine,
+    RunListener,
+    RunStatus,
+    Severity,
+    SliceSink,
+    StreamSource,
+)
+from tomostream_ioc.model.params import ReconParams
+from tomostream_ioc.model.state import RunState
+from tomostream_ioc.runner.arming import Arming, EngineFactory
+from tomostream_ioc.runner.board import Board, Cancelled, Job, ParamStore
+from tomostream_ioc.runner.intake import FIELD_RECORDS, Intake
+from tomostream_ioc.runner.staging import Allocate
+from tomostream_ioc.runner.streaming import Streaming
+
+log = logging.getLogger(__name__)
+
+_IDLE_TICK_S = 0.2
+
+
+class Runner:
+    """Implements RunControl. `start_thread` first, `shutdown` last.
+
+    ``timeout_s`` bounds the wait for each channel while arming. ``allocate(shape, dtype)`` gives
+    the memory that frames wait in (pinned where the engine is on a GPU).
+    """
+
+    def __init__(
+        self,
+        source: StreamSource,
+        sink: SliceSink,
+        make_engine: EngineFactory,
+        *,
+        timeout_s: float = 10.0,
+        allocate: Allocate = np.empty,
+    ):
+        self._source = source
+        self._sink = sink
+        self._allocate = allocate
+        self._board = Board()
+        self._params = ParamStore(self._board.wake)
+        self._arming = Arming(source, make_engine, self._board, self._params, timeout_s)
+        self._streaming = Streaming(sink, self._board, self._params)
+        self._engine: Engine | None = None
+        self._lock = threading.Lock()
+        self._job: Job | None = None
+        self._next_job: Job | None = None
+        self._run_ids = 0
+        self._quit = False
+        self._thread = threading.Thread(target=self._main, name="run", daemon=True)
+        sink.set_posted_listener(self._board.slices_posted)
+
+    # ---- RunControl, from any thread
+
+    def set_listener(self, listener: RunListener) -> None:
+        self._params.listener = listener
+
+    def start(self, names: ChannelNames, params: ReconParams) -> int:
+        self._params.put(params)
+        with self._lock:
+            going = self._next_job or self._job
+            if going is not None and not going.cancelled:
+                return going.run_id
+            self._run_ids += 1
+            self._next_job = Job(self._run_ids, names)
+            run_id = self._run_ids
+        self._board.wake.set()
+        return run_id
+
+    def abort(self) -> None:
+        with self._lock:
+            for job in (self._job, self._next_job):
+                if job is not None:
+                    job.cancelled = True
+        self._board.wake.set()
+
+    def set_params(self, params: ReconParams) -> None:
+        self._params.put(params)
+
+    def set_output(self, channel: str) -> None:
+        self._sink.set_output(channel)
+
+    def set_crosshair(self, on: bool) -> None:
+        self._sink.set_crosshair(on)
+
+    def status(self) -> RunStatus:
+        return self._board.status(self._run_ids)
+
+    # ---- the thread
+
+    def start_thread(self) -> None:
+        self._thread.start()
+
+    def shutdown(self, timeout_s: float = 4.0) -> bool:
+        """End the run and the thread; False when they did not end in time."""
+        self._quit = True
+        self.abort()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _main(self) -> None:
+        while not self._quit:
+            self._board.sleep(_IDLE_TICK_S)
+            self._board.beat()
+            with self._lock:
+                self._job, self._next_job = self._next_job, None
+                job = self._job
+            if job is not None:
+                self._run(job)
+
+    def _run(self, job: Job) -> None:
+        board = self._board
+        board.new_run()
+        self._sink.set_alarm(None)
+        intake = Intake(board.counters, board.notices, board.wake, self._allocate)
+        board.machine.to(RunState.ARMING)
+        try:
+            armed = self._arming.arm(job, intake)
+            while True:
+                self._engine = armed.engine
+                board.machine.to(RunState.RUNNING)
+                reason = self._streaming.stream(job, intake, armed)
+                board.machine.to(RunState.ARMING)
+                self._release_engine()
+                armed = self._arming.rearm(job, intake, armed.scan, reason)
+        except Cancelled:
+            self._end(RunState.IDLE, "Stopped")
+        except ArmingError as error:
+            log.warning("Not started: %s", error)
+            board.notices.raise_alarm("ReconStatus", Severity.MINOR, "STATE", str(error))
+            self._end(RunState.IDLE, f"Not started: {error}")
+        except Exception as error:
+            # Whatever an engine, a driver or the GPU throws: the records stay alive and say it.
+            log.exception("The run failed")
+            text = f"{type(error).__name__}: {error}"
+            board.notices.raise_alarm("ReconStatus", Severity.MAJOR, "STATE", text)
+            self._end(RunState.FAULT, f"Fault: {text}. Put StartRecon to try again")
+        with self._lock:
+            self._job = None
+        if self._params.listener is not None:
+            self._params.listener.run_ended(job.run_id)
+
+    def _end(self, state: RunState, message: str) -> None:
+        if state is RunState.IDLE:
+            self._board.machine.to(RunState.STOPPING)
+        self._source.close()
+        self._release_engine()
+        for record in (*FIELD_RECORDS.values(), "FrameRate"):
+            self._board.notices.clear_alarm(record)
+        self._board.message = message
+        self._board.machine.to(state)
+
+    def _release_engine(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is None:
+            return
+        try:
+            engine.release()
+        except Exception:
+            # A lost GPU may refuse even this; the run ends all the same.
+            log.exception("The engine could not be released")

@@ -1,0 +1,159 @@
+"""Frames to slices: the loop of a running reconstruction."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from tomostream_ioc.errors import ParameterError
+from tomostream_ioc.model.control import Severity, SliceSink
+from tomostream_ioc.model.params import ReconParams
+from tomostream_ioc.model.slices import SliceMeta
+from tomostream_ioc.runner.arming import Armed, set_field
+from tomostream_ioc.runner.board import Board, Job, ParamStore
+from tomostream_ioc.runner.intake import ArmedScan, Intake
+from tomostream_ioc.runner.staging import Batch
+
+#: bytes of frames that the engine takes at once, and the most frames of them
+_BATCH_BYTES = 32 << 20
+_BATCH_MOST = 64
+#: new slices at most that often, so that posting leaves time for frames
+_SLICES_EVERY_S = 0.03
+#: share of the time that making slices may take while frames are waiting
+_SLICES_SHARE = 0.2
+_IDLE_TICK_S = 0.2
+_STALL_S = 5.0
+
+
+class Streaming:
+    """Takes frames from the intake while there are any, and shows slices in between."""
+
+    def __init__(self, sink: SliceSink, board: Board, params: ParamStore):
+        self._sink = sink
+        self._board = board
+        self._params = params
+
+    def stream(self, job: Job, intake: Intake, armed: Armed) -> str:
+        """Run until the stream changes so that it must be armed again; returns why.
+
+        Raises Cancelled when the job was aborted, and whatever the engine raises.
+        """
+        scan, engine = armed.scan, armed.engine
+        ring = _RingLog(scan.schedule.capacity)
+        most = min(max(_BATCH_BYTES // _frame_bytes(scan), 1), _BATCH_MOST, ring.capacity)
+        shown: ReconParams | None = None
+        fresh = False  # something came since the last slices
+        next_slices_s = 0.0
+        reason = ""
+        while True:
+            self._board.beat(job)
+            reason = reason or intake.take_rearm_reason()
+            for kind, field in intake.take_changed_fields().items():
+                fresh |= set_field(engine, self._board.notices, kind, field)
+            batch = scan.staging.take(most)
+            push_s = 0.0
+            if batch is not None:
+                began_s = time.monotonic()
+                engine.push(batch.frames, batch.theta_deg, batch.slots)
+                push_s = time.monotonic() - began_s
+                ring.add(batch)
+                self._board.buffer_size = f"{len(batch)}/{ring.capacity}"
+                scan.staging.done(batch)
+                fresh = True
+            elif reason:
+                return reason
+            params = self._params.get()
+            due = time.monotonic() >= next_slices_s and self._sink.idle
+            if engine.n_filled and (params != shown or (fresh and due)):
+                began_s = time.monotonic()
+                self._show(armed, params, ring)
+                took_s = time.monotonic() - began_s
+                self._board.recon_time_s = push_s + took_s
+                shown, fresh = params, False
+                next_slices_s = began_s + max(_SLICES_EVERY_S, took_s / _SLICES_SHARE)
+            elif batch is None:
+                wait_s = next_slices_s - time.monotonic() if fresh else _IDLE_TICK_S
+                self._board.sleep(min(max(wait_s, 0.002), _IDLE_TICK_S))
+            self._tell(intake, armed)
+
+    def _show(self, armed: Armed, params: ReconParams, ring: _RingLog) -> None:
+        """Reconstruct and hand on; parameters that can't be shown leave the last slices."""
+        notices = self._board.notices
+        inside, notes = params.clipped(*armed.scan.shape)
+        try:
+            slices = armed.engine.reconstruct(inside)
+        except ParameterError as error:
+            notices.raise_alarm("ReconStatus", Severity.MINOR, "STATE", str(error))
+            return
+        notices.clear_alarm("ReconStatus")
+        if notes:
+            notices.say("clipped", "; ".join(notes))
+        self._board.bad_pixels = armed.engine.bad_pixels
+        self._sink.publish(slices, ring.meta(inside, armed.engine.n_filled))
+
+    def _tell(self, intake: Intake, armed: Armed) -> None:
+        parts = ["Running"]
+        n_filled, capacity = armed.engine.n_filled, armed.scan.schedule.capacity
+        if n_filled < capacity:
+            parts.append(f"{n_filled} of {capacity} angles so far")
+        if not armed.engine.has_flat:
+            parts.append("no flat field yet, using a uniform one")
+        if intake.frame_type != "Projection":
+            parts.append(f"FrameType is {intake.frame_type}: waiting for projections")
+        lost = self._watch(intake)
+        if lost:
+            parts.append(lost)
+        self._board.message = "; ".join(parts)
+
+    def _watch(self, intake: Intake) -> str:
+        """Name a lost connection or a stall, with an alarm; the last slices stay."""
+        silent_s = time.monotonic() - intake.last_frame_s if intake.last_frame_s else 0.0
+        if intake.connected.get("image") is False:
+            severity, status = Severity.INVALID, "COMM"
+            message = "the image channel is disconnected: waiting for it"
+        elif silent_s > _STALL_S:
+            severity, status = Severity.MINOR, "TIMEOUT"
+            message = f"no frame for {_STALL_S:g} s: is the detector acquiring?"
+        else:
+            if self._board.notices.clear_alarm("FrameRate"):
+                self._sink.set_alarm(None)
+            return ""
+        known = self._board.notices.alarms().get("FrameRate")
+        if known is None or known.severity != severity:
+            self._board.notices.raise_alarm("FrameRate", severity, status, message)
+            self._sink.set_alarm(self._board.notices.alarms()["FrameRate"])
+        return message
+
+
+class _RingLog:
+    """Which frames are in the ring, for the slices' attributes and the latency."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._ids = np.full(capacity, -1, np.int64)
+        self._received_s = 0.0  # of the newest frame that is in no slices yet, else 0
+        self._timestamp_s = 0.0
+
+    def add(self, batch: Batch) -> None:
+        self._ids[batch.slots] = batch.ids
+        newest = int(np.argmax(batch.ids))
+        self._received_s = float(batch.received_s[newest])
+        self._timestamp_s = float(batch.timestamp_s[newest])
+
+    def meta(self, params: ReconParams, n_angles: int) -> SliceMeta:
+        filled = self._ids[self._ids >= 0]
+        received_s, self._received_s = self._received_s, 0.0
+        return SliceMeta(
+            params=params,
+            newest_id=int(filled.max()),
+            oldest_id=int(filled.min()),
+            newest_received_s=received_s,
+            newest_timestamp_s=self._timestamp_s,
+            n_angles=n_angles,
+            capacity=self.capacity,
+        )
+
+
+def _frame_bytes(scan: ArmedScan) -> int:
+    return scan.shape[0] * scan.shape[1] * scan.dtype.itemsize
