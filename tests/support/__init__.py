@@ -1,0 +1,1 @@
+"""Processes and clients that the tests of the whole IOC share."""

@@ -1,0 +1,209 @@
+"""The composition root: builds the parts, owns the order in which they start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tomostream_ioc.config import Config, fail, parse
+from tomostream_ioc.epics.autosave import Autosave
+from tomostream_ioc.epics.database import read_macros
+from tomostream_ioc.epics.group import TomoStreamGroup
+from tomostream_ioc.epics.pva_sink import PvaSink
+from tomostream_ioc.epics.pva_source import PvaSource
+from tomostream_ioc.epics.server import CaServer
+from tomostream_ioc.epics.table import list_pvs
+from tomostream_ioc.errors import ConfigError
+from tomostream_ioc.model.control import Engine, RunStatus
+from tomostream_ioc.picture import save_slices_png
+from tomostream_ioc.recon.engine import OrthoEngine, pinned_empty, resolve_device, warm_up
+from tomostream_ioc.recon.geometry import ScanGeometry
+from tomostream_ioc.runner.run import Runner
+from tomostream_ioc.simulation import SimulatedStream
+
+log = logging.getLogger(__name__)
+
+_STATUS_EVERY_S = 1.0
+_END_S = 3.0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit code: 0 after a clean end, 2 for a wrong command line, macro or file."""
+    try:
+        config = parse(argv, read_macros)
+        _set_up_logging(config.log_level)
+        if config.list_pvs:
+            print(list_pvs(config.prefix, config.macros))
+            return 0
+        return asyncio.run(Program(config).run())
+    except ConfigError as error:
+        return fail(error)
+
+
+def _set_up_logging(level: str) -> None:
+    logging.basicConfig(
+        level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    # the servers' chatter about clients is not the user's
+    for name in ("caproto", "matplotlib", "numba", "asyncio"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+
+
+class Program:
+    """One IOC, from start to end."""
+
+    def __init__(self, config: Config):
+        self._config = config
+        self._ending = asyncio.Event()
+
+    async def run(self) -> int:
+        """Serve until SIGTERM, SIGINT, SIGHUP or the end of ``seconds``; returns the exit code.
+
+        Raises ConfigError: what the command line asks for can't be had here.
+        """
+        config = self._config
+        device = resolve_device(config.device)
+        self._catch_signals()
+        async with contextlib.AsyncExitStack() as stack:
+            if config.simulate:
+                simulated = SimulatedStream(_sim_arguments(config))
+                stack.push_async_callback(simulated.stop)
+                print("Starting the simulated scan ...", flush=True)
+                await simulated.start()
+            sink = PvaSink(interfaces=config.interfaces)
+            stack.callback(sink.close)
+            source = PvaSource()
+            stack.callback(source.shutdown)
+            runner = Runner(
+                source,
+                sink,
+                _engine_factory(device),
+                timeout_s=config.timeout_s,
+                allocate=pinned_empty if device.startswith("cuda") else np.empty,
+            )
+            group = TomoStreamGroup(config.prefix, config.macros, runner)
+            autosave = Autosave(config.autosave_dir, group, period_s=config.autosave_period_s)
+            autosave.restore()
+            server = CaServer(group.pvdb, config.interfaces)
+            await server.start()
+            stack.push_async_callback(server.stop)
+            stack.push_async_callback(_in_time, autosave.stop)
+            await autosave.start()
+            stack.callback(self._shut_down, runner)
+            print(_welcome(config), flush=True)
+            await asyncio.get_running_loop().run_in_executor(None, warm_up, device)
+            runner.start_thread()
+            if config.start:
+                await group.request_start()
+            print("Ready", flush=True)
+            await self._until_the_end(runner)
+            self._draw(runner)
+        print("Ended", flush=True)
+        return 0
+
+    def _catch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self._ending.set)
+
+    async def _until_the_end(self, runner: Runner) -> None:
+        line = StatusLine()
+        deadline = time.monotonic() + self._config.seconds
+        show = self._config.simulate or sys.stdout.isatty()
+        while not self._ending.is_set() and time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                left_s = deadline - time.monotonic()
+                await asyncio.wait_for(self._ending.wait(), min(_STATUS_EVERY_S, max(left_s, 0)))
+            if show:
+                line.show(runner.status())
+        line.end()
+
+    def _draw(self, runner: Runner) -> None:
+        if self._config.png is None:
+            return
+        last = runner.last_slices()
+        if last is None:
+            print("No slices were made: there is no picture", flush=True)
+            return
+        save_slices_png(self._config.png, *last)
+        print(f"The last slices are in {self._config.png}", flush=True)
+
+    def _shut_down(self, runner: Runner) -> None:
+        if not runner.shutdown(_END_S):
+            log.error("The run did not end in %g s", _END_S)
+
+
+class StatusLine:
+    """One line that moves on a terminal, one line a second elsewhere."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stdout.isatty()
+        self._shown = False
+
+    def show(self, status: RunStatus) -> None:
+        counts = status.counts
+        text = (
+            f"{status.state.value:8s} {status.frame_rate_hz:7.1f} frames/s "
+            f"{status.recon_rate_hz:5.1f} slices/s | frames {counts.received} "
+            f"missed {counts.missed} dropped {counts.dropped} | ReconTime "
+            f"{1e3 * status.recon_time_s:6.1f} ms | BufferSize {status.buffer_size}"
+        )
+        if self._terminal:
+            print(f"\r\x1b[K{text}", end="", flush=True)
+        else:
+            print(text, flush=True)
+        self._shown = True
+
+    def end(self) -> None:
+        if self._terminal and self._shown:
+            print(flush=True)
+
+
+async def _in_time(end: Callable[[], object]) -> None:
+    """Writing settings at exit must not outlast the time that a service manager gives."""
+    try:
+        await asyncio.wait_for(asyncio.to_thread(end), _END_S)
+    except TimeoutError:
+        log.error("Settings could not be written in %g s", _END_S)
+
+
+def _engine_factory(device: str) -> Callable[..., Engine]:
+    def make(
+        n_angles: int, n_rows: int, n_cols: int, dtype: np.dtype, heartbeat: Callable[[], None]
+    ) -> Engine:
+        geometry = ScanGeometry(n_angles=n_angles, n_rows=n_rows, n_cols=n_cols)
+        return OrthoEngine(geometry, dtype=dtype.name, device=device, heartbeat=heartbeat)
+
+    return make
+
+
+def _sim_arguments(config: Config) -> tuple[str, ...]:
+    scan: tuple[str, ...] = ()
+    if config.scan_file is not None:
+        scan = ("--scan", str(Path(config.scan_file).absolute()))
+    return (*scan, *config.sim_arguments)
+
+
+def _welcome(config: Config) -> str:
+    prefix, recon = config.prefix, config.macros["RECON_PVA"]
+    where = " on " + ", ".join(config.interfaces) if config.interfaces else ""
+    return f"""
+Serving {prefix}* over Channel Access and the slices over PV Access{where}:
+  {recon}    z, y and x slice side by side (ImageJ, Phoebus, c2dataviewer)
+  {recon}Z, {recon}Y, {recon}X    each slice alone
+Try, in another terminal:
+  caget  {prefix}ReconStatus {prefix}FrameRate {prefix}FramesMissed
+  caput  {prefix}OrthoZ 100         the z slice moves at once
+  caput  {prefix}CenterTweakUp.PROC 1     turn the centre of rotation
+  caput  {prefix}FilterType Ramp
+  caput  {prefix}AbortRecon 1       end the run; caput {prefix}StartRecon 1 begins anew
+All PVs: python -m tomostream_ioc --list-pvs. End with Ctrl-C.
+"""

@@ -1,0 +1,105 @@
+"""The simulated tomoScan stream as a child process of the IOC, on ports of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Sequence
+
+from tomostream_ioc.errors import ConfigError
+
+_READY_S = 90.0
+_END_S = 2.0
+
+
+class SimulatedStream:
+    """Starts `python -m tomostream_ioc.sim` and makes this process find its records and channels.
+
+    Two servers on one host can't share the search ports of loopback, so the child gets free ones,
+    and this process's CA and PVA clients are pointed there.
+    """
+
+    def __init__(self, arguments: Sequence[str]):
+        self._arguments = tuple(arguments)
+        self._process: asyncio.subprocess.Process | None = None
+        self._ca_port = _free_port(socket.SOCK_DGRAM)
+        self._pva_port = _free_port(socket.SOCK_STREAM)
+        self._pva_search_port = _free_port(socket.SOCK_DGRAM)
+
+    @property
+    def client_environment(self) -> dict[str, str]:
+        """What a user's shell needs to reach the simulator's own records and channels."""
+        return {
+            "EPICS_CA_ADDR_LIST": f"127.0.0.1:{self._ca_port}",
+            "EPICS_CA_AUTO_ADDR_LIST": "NO",
+            "EPICS_PVA_ADDR_LIST": f"127.0.0.1:{self._pva_search_port}",
+            "EPICS_PVA_AUTO_ADDR_LIST": "NO",
+        }
+
+    async def start(self) -> None:
+        """Start the child and wait until it serves.
+
+        Raises ConfigError with what the child said when it does not.
+        """
+        environment = dict(os.environ)
+        environment |= {
+            "EPICS_CA_SERVER_PORT": str(self._ca_port),
+            "EPICS_CAS_SERVER_PORT": str(self._ca_port),
+            "EPICS_PVAS_SERVER_PORT": str(self._pva_port),
+            "EPICS_PVAS_BROADCAST_PORT": str(self._pva_search_port),
+            "PYTHONUNBUFFERED": "1",
+        }
+        command = [sys.executable, "-m", "tomostream_ioc.sim", "--exit-with-parent"]
+        self._process = await asyncio.create_subprocess_exec(
+            *command,
+            "--interfaces",
+            "127.0.0.1",
+            *self._arguments,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            # Ctrl-C reaches the IOC alone, which ends the child itself
+            start_new_session=True,
+        )
+        try:
+            await asyncio.wait_for(self._ready(self._process), _READY_S)
+        except TimeoutError:
+            await self.stop()
+            raise ConfigError(f"the simulator did not get ready in {_READY_S:g} s") from None
+        for name, value in self.client_environment.items():
+            known = os.environ.get(name, "") if name.endswith("ADDR_LIST") else ""
+            os.environ[name] = value if "AUTO" in name else f"{value} {known}".strip()
+
+    async def _ready(self, process: asyncio.subprocess.Process) -> None:
+        if process.stdout is None:
+            raise RuntimeError("the simulator has no output")
+        async for line in process.stdout:
+            if line.startswith(b"ready"):
+                self._drain = asyncio.ensure_future(_discard(process.stdout))
+                return
+        code = await process.wait()
+        raise ConfigError(f"the simulator ended with exit code {code} before it was ready")
+
+    async def stop(self) -> None:
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), _END_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+async def _discard(stream: asyncio.StreamReader) -> None:
+    while await stream.read(65536):
+        pass
+
+
+def _free_port(kind: socket.SocketKind) -> int:
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
