@@ -15,12 +15,12 @@ import numpy as np
 
 from tomostream_ioc.config import Config, fail, parse
 from tomostream_ioc.epics.autosave import Autosave
-from tomostream_ioc.epics.database import read_macros
+from tomostream_ioc.epics.database import read_substitutions
 from tomostream_ioc.epics.group import TomoStreamGroup
 from tomostream_ioc.epics.pva_sink import PvaSink
 from tomostream_ioc.epics.pva_source import PvaSource
-from tomostream_ioc.epics.server import CaServer
-from tomostream_ioc.epics.table import list_pvs
+from tomostream_ioc.epics.server import IocContext
+from tomostream_ioc.epics.table import as_text, pv_rows
 from tomostream_ioc.errors import ConfigError
 from tomostream_ioc.model.control import Engine, RunStatus
 from tomostream_ioc.picture import save_slices_png
@@ -31,6 +31,7 @@ from tomostream_ioc.simulation import SimulatedStream
 
 log = logging.getLogger(__name__)
 
+_TEMPLATES = "tomoStream"
 _STATUS_EVERY_S = 1.0
 _END_S = 3.0
 
@@ -38,10 +39,10 @@ _END_S = 3.0
 def main(argv: Sequence[str]) -> int:
     """Exit code: 0 after a clean end, 2 for a wrong command line, macro or file."""
     try:
-        config = parse(argv, read_macros)
+        config = parse(argv, _read_macros)
         _set_up_logging(config.log_level)
         if config.list_pvs:
-            print(list_pvs(config.prefix, config.macros))
+            print(as_text(pv_rows(config.prefix, dict(config.macros))))
             return 0
         return asyncio.run(Program(config).run())
     except ConfigError as error:
@@ -89,20 +90,26 @@ class Program:
                 timeout_s=config.timeout_s,
                 allocate=pinned_empty if device.startswith("cuda") else np.empty,
             )
-            group = TomoStreamGroup(config.prefix, config.macros, runner)
-            autosave = Autosave(config.autosave_dir, group, period_s=config.autosave_period_s)
-            autosave.restore()
-            server = CaServer(group.pvdb, config.interfaces)
-            await server.start()
-            stack.push_async_callback(server.stop)
-            stack.push_async_callback(_in_time, autosave.stop)
-            await autosave.start()
+            group = TomoStreamGroup(config.prefix, macros=config.macros, control=runner)
+            autosave = Autosave(
+                config.autosave_dir,
+                [_database_folder() / "auto_settings.req"],
+                {"P": config.prefix_p, "R": config.prefix_r},
+                group,
+                period_s=config.autosave_period_s,
+            )
+            for refusal in autosave.restore():
+                log.warning("%s", refusal)
+            serving = await _serve(IocContext(group.pvdb, list(config.interfaces) or None))
+            stack.push_async_callback(_cancelled, serving)
+            stack.push_async_callback(_in_time, autosave.save_now)
+            stack.push_async_callback(_cancelled, asyncio.create_task(autosave.run()))
             stack.callback(self._shut_down, runner)
             print(_welcome(config), flush=True)
             await asyncio.get_running_loop().run_in_executor(None, warm_up, device)
             runner.start_thread()
             if config.start:
-                await group.request_start()
+                await group.start_run()
             print("Ready", flush=True)
             await self._until_the_end(runner)
             self._draw(runner)
@@ -167,6 +174,28 @@ class StatusLine:
             print(flush=True)
 
 
+async def _serve(context: IocContext) -> asyncio.Task[None]:
+    """The server's task, once it listens. Raises ConfigError when it can't."""
+    listening = asyncio.Event()
+
+    async def tell(_: object) -> None:
+        listening.set()
+
+    serving = asyncio.create_task(context.run(startup_hook=tell))
+    waiting = asyncio.create_task(listening.wait())
+    await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if serving.done():
+        serving.result()
+    return serving
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
 async def _in_time(end: Callable[[], object]) -> None:
     """Writing settings at exit must not outlast the time that a service manager gives."""
     try:
@@ -183,6 +212,25 @@ def _engine_factory(device: str) -> Callable[..., Engine]:
         return OrthoEngine(geometry, dtype=dtype.name, device=device, heartbeat=heartbeat)
 
     return make
+
+
+def _database_folder() -> Path:
+    """db/ of the source tree, or where an installation puts it."""
+    beside = Path(__file__).parent.parent / "db"
+    return beside if beside.is_dir() else Path(sys.prefix) / "share" / "tomostream_ioc" / "db"
+
+
+def _read_macros(path: Path) -> dict[str, str]:
+    """Macros of the tomoStream templates that a substitutions file loads, in its order."""
+    loads = [
+        load for load in read_substitutions(path) if Path(load.template).name.startswith(_TEMPLATES)
+    ]
+    if not loads:
+        raise ConfigError(f"{path} loads no {_TEMPLATES}*.template")
+    macros: dict[str, str] = {}
+    for load in loads:
+        macros |= load.macros
+    return macros
 
 
 def _sim_arguments(config: Config) -> tuple[str, ...]:

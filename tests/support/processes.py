@@ -9,8 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from support.ports import LOOPBACK, ServerPorts, environment
 
 SUPPORT = Path(__file__).parent
 
@@ -134,3 +139,88 @@ class CaClient(Child):
 
     def monitored(self, name: str) -> list[Any]:
         return self._ask("monitored", name)
+
+
+class SliceReader(Child):
+    """A pvapy client in a process of its own that reads images."""
+
+    def __init__(self, environment: dict[str, str], folder: Path):
+        super().__init__([str(SUPPORT / "pvapy_reader.py")], environment)
+        self._file = folder / "slice.npy"
+
+    def _ask(self, do: str, *args: Any) -> Any:
+        self.say(json.dumps({"do": do, "args": args}))
+        answer = json.loads(self.expect("{", 30.0))
+        if "error" in answer:
+            raise ChildError(answer["error"])
+        return answer["value"]
+
+    def get(self, channel: str) -> tuple[np.ndarray, dict[str, Any]]:
+        """Pixels, and what else the NTNDArray says."""
+        facts = self._ask("get", channel, str(self._file))
+        return np.load(self._file), facts
+
+    def monitor(self, channel: str) -> None:
+        self._ask("monitor", channel)
+
+    def monitored(self, channel: str) -> list[dict[str, Any]]:
+        return self._ask("monitored", channel)
+
+
+class Ioc(Child):
+    """The IOC, as users start it, and clients of it that are not ours."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        reach: tuple[ServerPorts, ...] = (),
+        prefix: tuple[str, str] = ("sys:", "TomoStream:"),
+    ):
+        self.ports = ServerPorts()
+        self.prefix = "".join(prefix)
+        self.recon = f"{self.prefix}StreamRecon"
+        self._folder = folder
+        self._clients: list[Child] = []
+        arguments = ["-m", "tomostream_ioc", "--P", prefix[0], "--R", prefix[1]]
+        arguments += ["--interfaces", LOOPBACK, "--autosave-dir", str(folder / "autosave")]
+        super().__init__([*arguments, *options], environment(self.ports, reach))
+
+    @cached_property
+    def ca(self) -> CaClient:
+        client = CaClient(environment(reach=(self.ports,)))
+        self._clients.append(client)
+        return client
+
+    @cached_property
+    def slices(self) -> SliceReader:
+        client = SliceReader(environment(reach=(self.ports,)), self._folder)
+        self._clients.append(client)
+        return client
+
+    def get(self, record: str, as_string: bool = False) -> Any:
+        return self.ca.get(self.prefix + record, as_string)
+
+    def put(self, record: str, value: Any, wait: bool = False) -> Any:
+        return self.ca.put(self.prefix + record, value, wait)
+
+    def status(self) -> str:
+        """ReconStatus as text."""
+        return self.ca.get(self.prefix + "ReconStatus", True)
+
+    def wait_status(self, part: str, limit_s: float = 20.0) -> str:
+        return wait_for(
+            lambda: (text := self.status()) and part in text and text, limit_s, f"status {part!r}"
+        )
+
+    def wait_value(self, record: str, value: Any, limit_s: float = 20.0) -> None:
+        wait_for(lambda: self.get(record) == value, limit_s, f"{record} == {value}")
+
+    def start(self) -> int:
+        """Put StartRecon with completion; the token for `ca.put_done`."""
+        return self.ca.put_callback(f"{self.prefix}StartRecon", 1)
+
+    def close(self, limit_s: float = 6.0) -> int:
+        for client in self._clients:
+            client.close()
+        return super().close(limit_s)

@@ -10,7 +10,7 @@ from tomostream_ioc.errors import ArmingError
 from tomostream_ioc.model.control import ChannelNames, RunListener, RunStatus
 from tomostream_ioc.model.counters import Counters
 from tomostream_ioc.model.params import ReconParams
-from tomostream_ioc.model.slices import SliceMeta
+from tomostream_ioc.model.slices import SliceMeta, Slices
 from tomostream_ioc.model.state import StateMachine
 from tomostream_ioc.runner.notices import Notices
 from tomostream_ioc.runner.rates import Rate
@@ -41,6 +41,7 @@ class Board:
         self.recon_time_s = 0.0
         self.buffer_size = "0/0"
         self.bad_pixels = 0
+        self.last_slices: tuple[Slices, SliceMeta] | None = None
         self._latency_s = 0.0
         self._posted = 0
         self._heartbeat_s = time.monotonic()

@@ -18,6 +18,7 @@ from tomostream_ioc.model.control import (
     StreamSource,
 )
 from tomostream_ioc.model.params import ReconParams
+from tomostream_ioc.model.slices import SliceMeta, Slices
 from tomostream_ioc.model.state import RunState
 from tomostream_ioc.runner.arming import Arming, EngineFactory
 from tomostream_ioc.runner.board import Board, Cancelled, Job, ParamStore
@@ -97,6 +98,10 @@ class Runner:
 
     def status(self) -> RunStatus:
         return self._board.status(self._run_ids)
+
+    def last_slices(self) -> tuple[Slices, SliceMeta] | None:
+        """What was published last, in this run or an earlier one."""
+        return self._board.last_slices
 
     # ---- the thread
 

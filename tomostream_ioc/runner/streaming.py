@@ -90,7 +90,9 @@ class Streaming:
         if notes:
             notices.say("clipped", "; ".join(notes))
         self._board.bad_pixels = armed.engine.bad_pixels
-        self._sink.publish(slices, ring.meta(inside, armed.engine.n_filled))
+        meta = ring.meta(inside, armed.engine.n_filled)
+        self._board.last_slices = slices, meta
+        self._sink.publish(slices, meta)
 
     def _tell(self, intake: Intake, armed: Armed) -> None:
         parts = ["Running"]

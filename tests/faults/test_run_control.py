@@ -1,0 +1,122 @@
+"""Faults 18, 29 and 30: a failing engine, starts and aborts at the wrong time, signals."""
+
+import resource
+import signal
+import time
+
+import pytest
+from support.processes import wait_for
+
+
+def test_18_exception_in_the_engine_is_a_fault_and_a_new_start_works(rig):
+    token = rig.run()
+    rig.send(2, 3)
+    pid = rig.ioc.process.pid
+    # no memory to be had: the next large allocation of the engine fails as it would on a full host
+    unlimited = resource.prlimit(pid, resource.RLIMIT_AS)
+    resource.prlimit(pid, resource.RLIMIT_AS, (1 << 20, unlimited[1]))
+    try:
+        rig.detector.do("theta 400000 step=0.00045")
+        rig.send(4, 5, 6)
+        rig.ioc.wait_status("Fault", 20)
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_AS, unlimited)
+    assert rig.ioc.ca.put_done(token)
+    assert rig.ioc.get("StartRecon") == 0
+    rig.ioc.wait_value("ServerRunning", 0, 6)
+    assert rig.ioc.slices.get(rig.ioc.recon)[0].size
+    rig.scan()
+    rig.run()
+    rig.ioc.wait_value("ServerRunning", 1, 5)
+
+
+def test_29_start_twice_is_one_run_and_both_puts_complete(rig):
+    first = rig.run()
+    second = rig.ioc.start()
+    rig.send(2, 3)
+    rig.wait_received(3)
+    assert not rig.ioc.ca.put_done(first)
+    rig.abort()
+    wait_for(lambda: rig.ioc.ca.put_done(first) and rig.ioc.ca.put_done(second), 5)
+
+
+def test_29_abort_while_idle_does_nothing(rig):
+    rig.ioc.put("AbortRecon", 1, wait=True)
+    assert rig.ioc.get("AbortRecon") == 0
+    rig.run()
+
+
+def test_29_abort_while_arming_completes_the_put_at_once(rig):
+    token = rig.ioc.start()
+    rig.ioc.wait_status("waiting for the first projection")
+    rig.ioc.put("AbortRecon", 1)
+    wait_for(lambda: rig.ioc.ca.put_done(token), 3)
+    assert rig.ioc.get("StartRecon") == 0
+
+
+def test_29_start_right_behind_an_abort_is_a_new_run(rig):
+    first = rig.run()
+    rig.ioc.put("AbortRecon", 1)
+    second = rig.ioc.start()
+    wait_for(lambda: rig.ioc.ca.put_done(first), 5)
+    rig.ioc.wait_status("waiting for the first projection")
+    assert not rig.ioc.ca.put_done(second)
+
+
+def test_29_no_thread_is_left_behind(rig):
+    def threads():
+        with open(f"/proc/{rig.ioc.process.pid}/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("Threads"))
+
+    for _ in range(2):
+        rig.run()
+        rig.abort()
+    before = threads()
+    for _ in range(8):
+        rig.scan()
+        rig.run()
+        rig.abort()
+    assert threads() <= before + 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_30_signals_end_a_run_cleanly(tmp_path, number):
+    from conftest import Rig
+
+    rig = Rig(tmp_path)
+    try:
+        rig.scan()
+        rig.run()
+        rig.send(2, 3)
+        rig.ioc.put("OrthoZ", 11, wait=True)
+        began = time.monotonic()
+        rig.ioc.signal(number)
+        assert rig.ioc.wait(6) == 0
+        assert time.monotonic() - began < 5
+        saved = (tmp_path / "autosave" / "auto_settings.sav").read_text()
+        assert "sys:TomoStream:OrthoZ 11\n" in saved
+        assert saved.rstrip().endswith("<END>")
+    finally:
+        rig.close()
+
+
+def test_30_settings_are_there_after_a_restart(tmp_path):
+    from conftest import Rig
+
+    rig = Rig(tmp_path)
+    try:
+        rig.ioc.put("Center", 21.625, wait=True)
+        rig.ioc.put("FilterType", "Ramp", wait=True)
+        rig.ioc.signal(signal.SIGTERM)
+        assert rig.ioc.wait(6) == 0
+    finally:
+        rig.close()
+    from support.processes import Ioc
+
+    ioc = Ioc(tmp_path)
+    try:
+        ioc.expect("Ready")
+        assert ioc.get("Center") == 21.625
+        assert ioc.get("FilterType", True) == "Ramp"
+    finally:
+        ioc.close()

@@ -1,0 +1,76 @@
+"""A pvapy client as a process of its own: reads NTNDArray channels into .npy files.
+
+Commands are JSON lines: {"do": "get", "channel": ..., "file": ...} and {"do": "monitor", ...}.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import numpy as np
+import pvaccess
+
+
+def main() -> None:
+    channels: dict[str, pvaccess.Channel] = {}
+    seen: dict[str, list] = {}
+
+    def channel(name):
+        if name not in channels:
+            channels[name] = pvaccess.Channel(name)
+            channels[name].setTimeout(5.0)
+        return channels[name]
+
+    def get(name, file):
+        image = channel(name).get("")
+        sizes = [d["size"] for d in image["dimension"]]
+        (kind,) = image["value"][0].keys() if image["value"][0] else ("",)
+        pixels = np.asarray(image["value"][0][kind]) if kind else np.empty(0)
+        np.save(file, pixels.reshape(sizes[::-1]) if sizes else pixels)
+        attributes = {a["name"]: a["value"][0].get("value") for a in image["attribute"]}
+        return {
+            "kind": kind,
+            "sizes": sizes,
+            "unique_id": image["uniqueId"],
+            "attributes": attributes,
+            "alarm": image["alarm"],
+            "time": image["timeStamp"],
+        }
+
+    def monitor(name):
+        seen[name] = []
+        channel(name).monitor(
+            lambda image: seen[name].append(
+                {
+                    "at": time.time(),
+                    "unique_id": image["uniqueId"],
+                    "newest": _attribute(image, "NewestId"),
+                }
+            ),
+            "field()",
+        )
+
+    def monitored(name):
+        return seen[name]
+
+    commands = {f.__name__: f for f in (get, monitor, monitored)}
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = {"value": commands[request["do"]](*request["args"])}
+        except Exception as error:  # noqa: BLE001 - whatever it is, the test hears of it
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), flush=True)
+
+
+def _attribute(image, name):
+    for attribute in image["attribute"]:
+        if attribute["name"] == name:
+            return attribute["value"][0].get("value")
+    return None
+
+
+if __name__ == "__main__":
+    main()
