@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _TEMPLATES = "tomoStream"
 _STATUS_EVERY_S = 1.0
+_SWITCH_INTERVAL_S = 0.0005
 _END_S = 3.0
 
 
@@ -73,6 +74,8 @@ class Program:
         config = self._config
         device = resolve_device(config.device)
         self._catch_signals()
+        # a frame waits for the GIL at most that long: with Python's 5 ms a busy thread costs frames
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
         async with contextlib.AsyncExitStack() as stack:
             if config.simulate:
                 simulated = SimulatedStream(_sim_arguments(config))
@@ -96,14 +99,15 @@ class Program:
                 [_database_folder() / "auto_settings.req"],
                 {"P": config.prefix_p, "R": config.prefix_r},
                 group,
-                period_s=config.autosave_period_s,
             )
             for refusal in autosave.restore():
                 log.warning("%s", refusal)
             serving = await _serve(IocContext(group.pvdb, list(config.interfaces) or None))
             stack.push_async_callback(_cancelled, serving)
             stack.push_async_callback(_in_time, autosave.save_now)
-            stack.push_async_callback(_cancelled, asyncio.create_task(autosave.run()))
+            stack.push_async_callback(
+                _cancelled, asyncio.create_task(autosave.run(config.autosave_period_s))
+            )
             stack.callback(self._shut_down, runner)
             print(_welcome(config), flush=True)
             await asyncio.get_running_loop().run_in_executor(None, warm_up, device)

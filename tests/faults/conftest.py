@@ -63,10 +63,23 @@ class Rig:
 
     def run(self) -> int:
         """Start, with the first frame; the token of the busy put."""
-        token = self.ioc.start()
-        self.ioc.wait_status("waiting for the first projection")
+        token = self.start()
         self.send(1)
-        self.ioc.wait_status("Running")
+        self.ioc.wait_status("1 of")
+        return token
+
+    def start(self) -> int:
+        """Start, up to where the first frame may come."""
+        token = self.ioc.start()
+        wait_for(
+            lambda: any(
+                self.ioc.status().startswith(start)
+                # what the channel holds of an earlier scan arms the run already
+                for start in ("Arming: waiting for the first projection", "Running")
+            ),
+            15,
+            "the run to wait for the first frame",
+        )
         return token
 
     def send(self, *ids: int, **options: object) -> None:

@@ -54,8 +54,7 @@ def test_2_change_of_type_rearms_and_says_so(rig):
 @pytest.mark.parametrize("codec", ["lz4", "bslz4", "blosc", "jpeg"])
 def test_3_compressed_frames_are_decoded(rig, codec):
     options = {"codec": codec, "dtype": "uint8" if codec == "jpeg" else "uint16"}
-    rig.ioc.start()
-    rig.ioc.wait_status("waiting for the first projection")
+    rig.start()
     rig.send(*range(1, 6), **options)
     rig.wait_received(5)
     assert rig.counts("Rejected", "Missed") == (0, 0)
@@ -74,8 +73,7 @@ def test_3_unknown_codec_is_rejected_by_name(rig):
 def test_6_sixteen_bit_ids_wrap(rig):
     rig.tomoscan.do("first_id 65533")
     try:
-        rig.ioc.start()
-        rig.ioc.wait_status("waiting for the first projection")
+        rig.start()
         rig.send(65534, 65535, 0, 1, 2)
         rig.wait_received(5)
         assert rig.counts("Missed", "Rejected", "Duplicate", "Disordered") == (0, 0, 0, 0)
@@ -88,8 +86,7 @@ def test_6_ids_wrap_at_2_to_the_31(rig):
     last = 2**31 - 1
     rig.tomoscan.do(f"first_id {last - 3}")
     try:
-        rig.ioc.start()
-        rig.ioc.wait_status("waiting for the first projection")
+        rig.start()
         rig.send(last - 2, last - 1, last, -(2**31), -(2**31) + 1)
         rig.wait_received(5)
         assert rig.counts("Missed", "Rejected") == (0, 0)

@@ -3,6 +3,7 @@
 import resource
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from support.processes import wait_for
@@ -12,9 +13,10 @@ def test_18_exception_in_the_engine_is_a_fault_and_a_new_start_works(rig):
     token = rig.run()
     rig.send(2, 3)
     pid = rig.ioc.process.pid
-    # no memory to be had: the next large allocation of the engine fails as it would on a full host
+    # no more memory to be had: the ring that the new angles want can't be allocated
     unlimited = resource.prlimit(pid, resource.RLIMIT_AS)
-    resource.prlimit(pid, resource.RLIMIT_AS, (1 << 20, unlimited[1]))
+    used = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.prlimit(pid, resource.RLIMIT_AS, (used + (300 << 20), unlimited[1]))
     try:
         rig.detector.do("theta 400000 step=0.00045")
         rig.send(4, 5, 6)
@@ -47,8 +49,7 @@ def test_29_abort_while_idle_does_nothing(rig):
 
 
 def test_29_abort_while_arming_completes_the_put_at_once(rig):
-    token = rig.ioc.start()
-    rig.ioc.wait_status("waiting for the first projection")
+    token = rig.start()
     rig.ioc.put("AbortRecon", 1)
     wait_for(lambda: rig.ioc.ca.put_done(token), 3)
     assert rig.ioc.get("StartRecon") == 0
@@ -59,14 +60,16 @@ def test_29_start_right_behind_an_abort_is_a_new_run(rig):
     rig.ioc.put("AbortRecon", 1)
     second = rig.ioc.start()
     wait_for(lambda: rig.ioc.ca.put_done(first), 5)
-    rig.ioc.wait_status("waiting for the first projection")
+    rig.ioc.wait_status("0 of 60")
+    rig.send(2)
+    rig.ioc.wait_status("1 of 60")
     assert not rig.ioc.ca.put_done(second)
 
 
 def test_29_no_thread_is_left_behind(rig):
     def threads():
-        with open(f"/proc/{rig.ioc.process.pid}/status") as status:
-            return next(int(line.split()[1]) for line in status if line.startswith("Threads"))
+        status = Path(f"/proc/{rig.ioc.process.pid}/status").read_text()
+        return int(status.split("Threads:")[1].split()[0])
 
     for _ in range(2):
         rig.run()

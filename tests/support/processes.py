@@ -23,11 +23,13 @@ SUPPORT = Path(__file__).parent
 def wait_for(condition: Callable[[], Any], limit_s: float = 10.0, what: str = "") -> Any:
     """The condition's first true value; AssertionError when there is none in time."""
     deadline = time.monotonic() + limit_s
-    while not (value := condition()):
+    while True:
+        value = condition()
+        if isinstance(value, np.ndarray) or value:
+            return value
         if time.monotonic() > deadline:
             raise AssertionError(f"did not happen in {limit_s:g} s: {what or condition}")
         threading.Event().wait(0.02)
-    return value
 
 
 class ChildError(Exception):

@@ -47,6 +47,8 @@ def main() -> None:
                     "at": time.time(),
                     "unique_id": image["uniqueId"],
                     "newest": _attribute(image, "NewestId"),
+                    "data_time": image["dataTimeStamp"]["secondsPastEpoch"]
+                    + 1e-9 * image["dataTimeStamp"]["nanoseconds"],
                 }
             ),
             "field()",

@@ -437,6 +437,18 @@ def test_heartbeat_goes_on_while_idle_and_running(rig):
     wait_for(lambda: rig.runner.status().heartbeat_s > before + 0.3)
 
 
+def test_what_the_channel_held_before_arms_the_run_and_is_no_frame_of_it(rig):
+    rig.runner.start(NAMES, PARAMS)
+    wait_for(lambda: rig.source.handler is not None)
+    rig.source.send(200, initial=True)
+    wait_for(lambda: rig.state() is RunState.RUNNING)
+    rig.source.send(1)
+    rig.source.send(2)
+    wait_for(lambda: rig.engine.pushed == [(0.0, 0), (10.0, 1)])
+    counts = rig.counts
+    assert (counts.received, counts.missed, counts.duplicate) == (2, 0, 0)
+
+
 def test_latency_is_measured_with_new_frames_only(rig):
     rig.run()
     wait_for(lambda: rig.runner.status().latency_s > 0)

@@ -81,13 +81,6 @@ def test_restart_of_a_short_stream_is_found_after_a_run_of_duplicates():
     assert orders[-1] is Order.NEW
 
 
-def test_gap_behind_the_initial_state_is_not_counted():
-    tracker = SequenceTracker()
-    tracker.place(500, initial=True)
-    assert tracker.place(1001).missed == 0
-    assert tracker.place(1003).missed == 1
-
-
 def test_repeated_state_after_a_reconnection_is_no_duplicate_but_a_gap_counts():
     tracker = SequenceTracker()
     follow([1, 2, 3], tracker)

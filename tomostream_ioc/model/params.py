@@ -76,18 +76,21 @@ class ReconParams:
     def rescaled(self, old: tuple[int, int], new: tuple[int, int]) -> ReconParams:
         """The same place in the sample after a change of frame size (n_rows, n_cols), as binning.
 
-        Pixel centres count from 0, so a coordinate c of the old grid lies at
-        (c + 1/2) * new/old - 1/2 of the new one.
+        Detector coordinates count from the centre of the first pixel, so a column c of the old grid
+        lies at (c + 1/2) * new/old - 1/2 of the new one. OrthoX and OrthoY count from the axis,
+        which is at index n // 2, whatever the detector does.
         """
         row_scale, col_scale = new[0] / old[0], new[1] / old[1]
 
-        def index(value: int, scale: float, size: int) -> int:
-            return min(max(math.floor((value + 0.5) * scale), 0), size - 1)
+        def from_axis(index: int) -> int:
+            scaled = round((index - old[1] // 2) * col_scale) + new[1] // 2
+            return min(max(scaled, 0), new[1] - 1)
 
+        row = round((self.ortho_z + 0.5) * row_scale - 0.5)
         return replace(
             self,
             center=(self.center + 0.5) * col_scale - 0.5,
-            ortho_x=index(self.ortho_x, col_scale, new[1]),
-            ortho_y=index(self.ortho_y, col_scale, new[1]),
-            ortho_z=index(self.ortho_z, row_scale, new[0]),
+            ortho_x=from_axis(self.ortho_x),
+            ortho_y=from_axis(self.ortho_y),
+            ortho_z=min(max(row, 0), new[0] - 1),
         )

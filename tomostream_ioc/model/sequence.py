@@ -50,7 +50,6 @@ class SequenceTracker:
         self._offset = 0
         self._last_wrap = 0  # modulus of the newest wrap, 0 = none yet
         self._missing: set[int] = set()
-        self._uncounted_gap = False
         self._uncounted_zero = -1
         self._duplicate_run = 0
         self._last_duplicate = 0
@@ -62,13 +61,12 @@ class SequenceTracker:
     def place(self, unique_id: int, *, initial: bool = False) -> Placed:
         """Place a frame by its 32-bit ``unique_id`` (signed or not).
 
-        ``initial`` says that this is what the channel held when it (re)connected: nothing tells
-        whether it belongs to the stream that follows, so the gap behind a first such frame is not
-        counted, and one that repeats the newest frame is no duplicate.
+        ``initial`` says that this is what the channel held when it reconnected: one that repeats
+        the newest frame is no duplicate.
         """
         raw = unique_id & 0xFFFFFFFF
         if self._highest is None:
-            return self._begin(raw, Order.NEW, uncounted_gap=initial)
+            return self._begin(raw, Order.NEW)
         if raw == 0 and self._last_wrap + 1 in _MODULI:
             self._highest = self._admit_zero(self._highest)
         index = self._unwrap(raw, self._highest)
@@ -81,20 +79,16 @@ class SequenceTracker:
             missed = 0 if index == self._uncounted_zero else -1
             return Placed(index, Order.LATE, missed)
         if index <= self._highest - self._window or self._is_restart_run(index):
-            return self._begin(raw, Order.RESTART, uncounted_gap=False)
+            return self._begin(raw, Order.RESTART)
         return Placed(index, Order.DUPLICATE)
 
-    def _begin(self, raw: int, order: Order, *, uncounted_gap: bool) -> Placed:
+    def _begin(self, raw: int, order: Order) -> Placed:
         self.reset()
         self._highest = raw
-        self._uncounted_gap = uncounted_gap
         return Placed(raw, order)
 
     def _advance(self, index: int, highest: int) -> Placed:
         gap = index - highest - 1
-        if self._uncounted_gap:
-            gap = 0
-            self._uncounted_gap = False
         self._missing.update(range(max(index - gap, index - self._window), index))
         if gap or len(self._missing) > self._window:
             oldest = index - self._window

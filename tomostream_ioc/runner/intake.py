@@ -101,8 +101,13 @@ class Intake:
         self._counters.add(received=1)
         with self._lock:
             self.last_frame_s = frame.received_s
-            # What the channel held before the run may be of another scan: it tells the size only.
-            state_only = frame.initial and not self._tracker.started
+            if frame.initial and not self._tracker.started:
+                # What the channel held before the run may be of another scan: it tells the size.
+                self._counters.add(received=-1)
+                if self._frame_type == "Projection" and self._scan is None:
+                    self._arm_for(frame)
+                    self._wake.set()
+                return
             # Dark and flat frames take ids of the same count: follow them, too.
             index = self._follow(frame.unique_id, frame.initial)
             if index is None:
@@ -111,9 +116,6 @@ class Intake:
                 self._counters.add(skipped=1)
                 return
             scan = self._scan or self._arm_for(frame)
-            if state_only:
-                self._counters.add(received=-1)
-                return
             if scan is None:
                 self._reject("theta", "Frame before the angles: no theta array has come yet")
                 return

@@ -20,8 +20,10 @@ _BATCH_BYTES = 32 << 20
 _BATCH_MOST = 64
 #: new slices at most that often, so that posting leaves time for frames
 _SLICES_EVERY_S = 0.03
-#: share of the time that making slices may take while frames are waiting
+#: share of the time that making slices may take while frames are waiting, and the longest pause
+#: that follows from it: what takes long once (a new filter) must not hold the picture back after
 _SLICES_SHARE = 0.2
+_SLICES_PAUSE_S = 0.25
 _IDLE_TICK_S = 0.2
 _STALL_S = 5.0
 
@@ -71,7 +73,8 @@ class Streaming:
                 took_s = time.monotonic() - began_s
                 self._board.recon_time_s = push_s + took_s
                 shown, fresh = params, False
-                next_slices_s = began_s + max(_SLICES_EVERY_S, took_s / _SLICES_SHARE)
+                pause_s = min(took_s / _SLICES_SHARE, took_s + _SLICES_PAUSE_S)
+                next_slices_s = began_s + max(_SLICES_EVERY_S, pause_s)
             elif batch is None:
                 wait_s = next_slices_s - time.monotonic() if fresh else _IDLE_TICK_S
                 self._board.sleep(min(max(wait_s, 0.002), _IDLE_TICK_S))

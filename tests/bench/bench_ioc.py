@@ -1,0 +1,192 @@
+"""Frames/s without a lost frame through the whole IOC, beside a bare p4p monitor; latency.
+
+    python tests/bench/bench_ioc.py [--sizes 512x512 1024x1024 2048x2448] [--runs 3]
+
+A pvapy process sends u16 frames at a rate that grows step by step; the highest rate at which no
+frame was missed or dropped counts. The bare monitor, which only counts, is measured in the same
+run, so that the ratio holds on a machine whose speed drifts. Latency is the time from the
+detector's time stamp of the newest frame in a slice to its arrival at a pvapy client.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+TESTS = Path(__file__).parent.parent
+sys.path.insert(0, str(TESTS))
+
+from support.ports import ServerPorts, environment  # noqa: E402
+from support.processes import Child, Ioc, wait_for  # noqa: E402
+
+ANGLES = 180
+TRIAL_S = 3.0
+STEP = 1.25
+
+
+class Detector(Child):
+    """The pvapy sender of the tests; ids go on from burst to burst."""
+
+    def __init__(self, ports: ServerPorts, rows: int, cols: int):
+        options = ["--rows", str(rows), "--cols", str(cols)]
+        super().__init__([str(TESTS / "pva" / "pvapy_sender.py"), *options], environment(ports))
+        self.expect("ready")
+        self.next_id = 1
+
+    def do(self, line: str, limit_s: float = 120.0) -> None:
+        self.say(line)
+        answer = self.expect("", limit_s)
+        if answer != f"ok {line}":
+            raise RuntimeError(answer)
+
+    def burst(self, count: int, hz: float) -> float:
+        """Send ``count`` frames; the rate that was really reached."""
+        began = time.monotonic()
+        self.do(f"burst {count} start={self.next_id} hz={hz:g}")
+        self.next_id += count
+        return count / (time.monotonic() - began)
+
+
+def highest_lossless(
+    detector: Detector, start_hz: float, lost_in_burst: Callable[[int, float], tuple[int, float]]
+) -> float:
+    """The highest rate, of those that grow by STEP, at which two bursts in a row lost nothing."""
+    best, hz = 0.0, start_hz
+    while True:
+        count = max(int(hz * TRIAL_S), 50)
+        results = [lost_in_burst(count, hz) for _ in range(2)]
+        if any(lost for lost, _ in results):
+            if best or hz < 1:
+                return best
+            hz /= 2  # even the first rate was too high
+            continue
+        reached = min(rate for _, rate in results)
+        best = max(best, reached)
+        if reached < 0.9 * hz or hz < start_hz:
+            return best  # the sender is at its limit
+        hz *= STEP
+
+
+def bare_rate(ports: ServerPorts, detector: Detector, depth: int, start_hz: float) -> float:
+    channel = "T:Image"
+    script = str(Path(__file__).parent / "bare_monitor.py")
+    with_client = Child([script, channel, str(depth)], environment(reach=(ports,)))
+    try:
+        with_client.expect("ready")
+
+        def counts() -> dict[str, int]:
+            with_client.say("counts")
+            return json.loads(with_client.expect("{"))
+
+        def lost_in_burst(count: int, hz: float) -> tuple[int, float]:
+            before = counts()["received"]
+            rate = detector.burst(count, hz)
+            settle(lambda: counts()["received"])
+            return count - (counts()["received"] - before), rate
+
+        return highest_lossless(detector, start_hz, lost_in_burst)
+    finally:
+        with_client.close()
+
+
+def settle(count: Callable[[], int]) -> None:
+    """Wait until a count has stood still for half a second."""
+    last, since = count(), time.monotonic()
+    while time.monotonic() - since < 0.5:
+        time.sleep(0.05)
+        now = count()
+        if now != last:
+            last, since = now, time.monotonic()
+
+
+def ioc_rate(ioc: Ioc, detector: Detector, start_hz: float) -> float:
+    def lost_in_burst(count: int, hz: float) -> tuple[int, float]:
+        lost_before = lost()
+        received_before = ioc.get("FramesReceived")
+        rate = detector.burst(count, hz)
+        settle(lambda: ioc.get("FramesReceived"))
+        never_came = count - (ioc.get("FramesReceived") - received_before)
+        time.sleep(0.3)
+        return max(lost() - lost_before, never_came), rate
+
+    def lost() -> int:
+        names = ("FramesMissed", "FramesDropped", "FramesRejected", "FramesDuplicate")
+        return sum(ioc.get(name) for name in names)
+
+    return highest_lossless(detector, start_hz, lost_in_burst)
+
+
+def latency(ioc: Ioc, detector: Detector, hz: float) -> tuple[float, float]:
+    """p50 and p99 in ms at that rate."""
+    channel = ioc.recon + "Z"
+    ioc.slices.monitor(channel)
+    wait_for(lambda: ioc.slices.monitored(channel), 10)
+    detector.burst(int(hz * 8), hz)
+    seen = {post["data_time"]: post["at"] for post in reversed(ioc.slices.monitored(channel))}
+    delays = sorted(1e3 * (at - stamp) for stamp, at in seen.items())[: len(seen)]
+    delays = [delay for delay in delays if delay < 5000]
+    return statistics.median(delays), delays[int(0.99 * (len(delays) - 1))]
+
+
+def measure(rows: int, cols: int, latency_hz: float, folder: Path) -> dict[str, float]:
+    ports = ServerPorts()
+    frame_mb = rows * cols * 2 / 1e6
+    start_hz = max(40.0 / max(frame_mb, 0.5), 4.0)
+    depth = min(max(int(512e6 / (frame_mb * 1e6)), 4), 1024)
+    detector = Detector(ports, rows, cols)
+    try:
+        detector.do("frame 1")
+        detector.next_id = 2
+        bare = bare_rate(ports, detector, depth, start_hz)
+        options = (
+            "--TOMO_SCAN= --IMAGE_P T:Image --THETA_PVA T:StreamTheta "
+            "--DARK_PVA T:StreamDarkFields --FLAT_PVA T:StreamFlatFields"
+        )
+        ioc = Ioc(folder, *options.split(), reach=(ports,))
+        try:
+            ioc.expect("Ready")
+            detector.do("dark value=0")
+            detector.do("flat value=60000")
+            detector.do(f"theta {40 * ANGLES} step={180 / ANGLES}")
+            ioc.start()
+            ioc.wait_status("Arming")
+            wait_for(lambda: "Arming: asking" not in ioc.status(), 10)
+            detector.burst(ANGLES + 20, start_hz / 2)
+            wait_for(lambda: ioc.status().startswith("Running"), 60, ioc.status())
+            rate = ioc_rate(ioc, detector, start_hz)
+            p50, p99 = latency(ioc, detector, min(latency_hz, 0.6 * max(rate, 1.0)))
+        finally:
+            ioc.close()
+    finally:
+        detector.close()
+    return {"bare": bare, "ioc": rate, "gbs": rate * frame_mb / 1e3, "p50": p50, "p99": p99}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sizes", nargs="+", default=["512x512", "1024x1024", "2048x2448"])
+    parser.add_argument("--runs", type=int, default=3)
+    arguments = parser.parse_args()
+    print("| rows x cols | IOC frames/s | GB/s | bare monitor frames/s | ratio | p50 ms | p99 ms |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for size in arguments.sizes:
+        rows, cols = (int(part) for part in size.split("x"))
+        with tempfile.TemporaryDirectory() as folder:
+            runs = [measure(rows, cols, 100.0, Path(folder)) for _ in range(arguments.runs)]
+        median = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+        ratio = statistics.median(run["ioc"] / max(run["bare"], 1e-9) for run in runs)
+        print(
+            f"| {rows} x {cols} | {median['ioc']:.0f} | {median['gbs']:.2f} | "
+            f"{median['bare']:.0f} | {ratio:.2f} | {median['p50']:.0f} | {median['p99']:.0f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

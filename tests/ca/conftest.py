@@ -1,0 +1,36 @@
+"""Fixtures of the CA tests: IOCs on loopback ports of their own, and libca clients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from ca_ioc import Client, Ioc, ca_environment, free_port
+
+from tomostream_ioc.epics.group import TomoStreamGroup
+
+
+@pytest.fixture
+def make_ioc(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Ioc]]:
+    """Makes started IOCs, each on its own port, and ends them after the test."""
+    made: list[Ioc] = []
+    for name, value in ca_environment(free_port()).items():
+        monkeypatch.setenv(name, value)
+
+    def make(prepare: Callable[[TomoStreamGroup], None] | None = None) -> Ioc:
+        made.append(Ioc(prepare))
+        return made[-1].start()
+
+    yield make
+    for ioc in made:
+        ioc.close()
+
+
+@pytest.fixture
+def ioc(make_ioc: Callable[..., Ioc]) -> Ioc:
+    return make_ioc()
+
+
+@pytest.fixture
+def client(ioc: Ioc) -> Client:
+    return ioc.client()

@@ -1,0 +1,198 @@
+"""StartRecon, AbortRecon, Status, watchdog, status and alarms, with a fake run behind them."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from ca_ioc import Client, Ioc, wait_for
+
+from tomostream_ioc.model.control import Alarm, Severity
+from tomostream_ioc.model.counters import FrameCounts
+from tomostream_ioc.model.params import ReconParams
+from tomostream_ioc.model.state import RunState
+
+NORMAL, MINOR, MAJOR = 0, 1, 2
+ECA_NORMAL = 1
+
+
+def test_the_run_hears_how_the_records_stand_when_the_server_starts(ioc: Ioc) -> None:
+    assert ioc.run.of("set_params") == [ReconParams(center=0.0, ortho_x=0, ortho_y=0, ortho_z=0)]
+    assert ioc.run.of("set_output") == ["2bmb:TomoStream:StreamRecon"]
+    assert ioc.run.of("set_crosshair") == [True]
+
+
+def test_start_completes_for_every_client_when_the_run_ends(ioc: Ioc, client: Client) -> None:
+    other = ioc.client()
+    client.put("Center", "12.5")
+    first = client.start_put("StartRecon", "Acquire")
+    wait_for(lambda: ioc.value("StartRecon") == 1, "Acquire")
+    second = other.start_put("StartRecon", 1, "LONG")
+    described = client.describe("StartRecon")
+    assert (described["severity"], described["status"]) == (MINOR, 7)  # STATE
+    assert client.get("Status", as_string=True) == "On"
+    assert client.put_status(first, 0.3) is None
+    assert other.put_status(second, 0.0) is None
+    ioc.run.end("Idle: stopped by the test")
+    assert client.put_status(first, 5.0) == ECA_NORMAL
+    assert other.put_status(second, 5.0) == ECA_NORMAL
+    assert client.get("StartRecon", as_string=True) == "Done"
+    assert client.get("Status", as_string=True) == "Off"
+    assert client.get("ReconStatus", as_string=True) == "Idle: stopped by the test"
+    assert ioc.run.runs == 1
+    names, params = ioc.run.of("start")[0]
+    assert names.tomoscan_prefix == "2bmb:TomoScanStream:"
+    assert names.image_pva_p_name == "2bmb:TomoScanStream:PvaPluginPVPrefix"
+    assert params.center == 12.5
+
+
+def test_a_start_that_fails_completes_and_says_why(ioc: Ioc, client: Client) -> None:
+    ioc.run.fails_at_once = "TomoScanPVPrefix does not answer"
+    assert client.put("StartRecon", "1") == ECA_NORMAL
+    assert client.get("StartRecon") == 0
+    assert client.get("ReconStatus", as_string=True) == "TomoScanPVPrefix does not answer"
+    ioc.run.fails_at_once = ""
+    again = client.start_put("StartRecon", "1")
+    wait_for(lambda: ioc.value("StartRecon") == 1, "a second run")
+    ioc.run.end()
+    assert client.put_status(again, 5.0) == ECA_NORMAL
+
+
+def test_a_client_that_goes_away_does_not_disturb_the_run(ioc: Ioc, client: Client) -> None:
+    client.start_put("StartRecon", "1")
+    wait_for(lambda: ioc.value("StartRecon") == 1, "Acquire")
+    client.close()
+    other = ioc.client()
+    end = other.start_put("StartRecon", "1")
+    assert other.get("StartRecon") == 1
+    ioc.run.end()
+    assert other.put_status(end, 5.0) == ECA_NORMAL
+    assert other.put("StartRecon", "0") == ECA_NORMAL
+
+
+@pytest.mark.parametrize(
+    ("record", "value"), [("AbortRecon", "Yes"), ("StartRecon", "Done"), ("Status", "Off")]
+)
+def test_a_run_can_be_ended_three_ways(ioc: Ioc, client: Client, record: str, value: str) -> None:
+    end = client.start_put("StartRecon", "1")
+    wait_for(lambda: ioc.value("StartRecon") == 1, "Acquire")
+    assert client.put(record, value) == ECA_NORMAL
+    assert client.put_status(end, 5.0) == ECA_NORMAL
+    wait_for(lambda: ioc.value("Status") == 0, "Off")
+    assert len(ioc.run.of("abort")) == 1
+    assert client.get("AbortRecon") == 0
+
+
+def test_abort_returns_to_no_and_does_nothing_when_idle(ioc: Ioc, client: Client) -> None:
+    monitor = client.monitor("AbortRecon")
+    client.seen(monitor, at_least=1)
+    assert client.put("AbortRecon", "Yes") == ECA_NORMAL
+    assert client.seen(monitor, at_least=3) == [0, 1, 0]
+    assert client.put("AbortRecon", "No") == ECA_NORMAL
+    assert len(ioc.run.of("abort")) == 1
+    assert client.put("StartRecon", "0") == ECA_NORMAL
+    assert client.put("Status", "Off") == ECA_NORMAL
+    assert len(ioc.run.of("abort")) == 1
+
+
+def test_status_starts_without_blocking_the_put(ioc: Ioc, client: Client) -> None:
+    assert client.put("Status", "On") == ECA_NORMAL
+    assert client.get("StartRecon") == 1
+    assert client.put("Status", "On") == ECA_NORMAL
+    assert ioc.run.runs == 1
+    ioc.run.end()
+    wait_for(lambda: (ioc.value("Status"), ioc.value("StartRecon")) == (0, 0), "Off and Done")
+
+
+def test_the_status_is_shown_and_only_its_changes_are_posted(ioc: Ioc, client: Client) -> None:
+    wait_for(lambda: ioc.value("ReconStatus") == b"Idle", "a first status")
+    received = client.monitor("FramesReceived")
+    status = client.monitor("ReconStatus")
+    ioc.run.show(
+        message="Laufwerk voll: äöü " + "µ" * 200,
+        recon_time_s=0.0123456,
+        buffer_size="16/1500",
+        counts=FrameCounts(10, 1, 2, 3, 4, 5, 6),
+        bad_pixels=7,
+        frame_rate_hz=99.5,
+        recon_rate_hz=12.25,
+        latency_s=0.0321,
+    )
+    wait_for(lambda: ioc.value("Latency") == 0.0321, "the new status")
+    text = bytes(client.get("ReconStatus")).decode()
+    assert text.startswith("Laufwerk voll: äöü µµ")
+    assert 250 < len(text.encode()) <= 255
+    assert client.get_string("ReconTime") == "0.01235"
+    assert client.get("BufferSize") == "16/1500"
+    counters = ("Received", "Rejected", "Missed", "Duplicate", "Disordered", "Dropped", "Skipped")
+    assert [client.get(f"Frames{name}") for name in counters] == [10, 1, 2, 3, 4, 5, 6]
+    assert client.get("BadPixels") == 7
+    assert (client.get("FrameRate"), client.get("ReconRate")) == (99.5, 12.25)
+    before = len(ioc.run.calls)
+    ioc.run.show(counts=FrameCounts(11, 1, 2, 3, 4, 5, 6))
+    assert client.seen(received, at_least=3) == [0, 10, 11]
+    assert len(client.seen(status)) == 2
+    assert len(ioc.run.calls) == before
+
+
+def test_alarms_of_the_run_come_and_go_each_on_its_own_record(ioc: Ioc, client: Client) -> None:
+    wait_for(lambda: ioc.value("ReconStatus") == b"Idle", "a first status")
+    ioc.run.show(
+        alarms={
+            "DarkPVAName": Alarm(Severity.MAJOR, "READ", "wrong shape"),
+            "ImagePVAName": Alarm(Severity.INVALID, "COMM", "no such record"),
+            "ImagePVAPName": Alarm(Severity.INVALID, "COMM", "disconnected"),
+        }
+    )
+    wait_for(lambda: client.get("DarkPVAName.SEVR") == MAJOR, "the alarm")
+    assert client.get("DarkPVAName.STAT", as_string=True) == "READ"
+    assert client.get("DarkPVAName.AMSG") == "wrong shape"
+    described = client.describe("ImagePVAPName")
+    assert (described["severity"], described["status"]) == (3, 9)  # INVALID, COMM
+    assert client.get("FlatPVAName.SEVR") == NORMAL
+    ioc.run.show(alarms={})
+    wait_for(lambda: client.get("DarkPVAName.SEVR") == NORMAL, "the alarm's end")
+    assert client.get("ImagePVAPName.SEVR") == NORMAL
+    assert client.get("DarkPVAName.AMSG") == ""
+
+
+def test_parameters_that_the_run_changes_are_shown_and_not_sent_back(
+    ioc: Ioc, client: Client
+) -> None:
+    sent = len(ioc.run.of("set_params"))
+    listener = ioc.run.listener
+    assert listener is not None
+    listener.params_changed(ReconParams(center=611.5, ortho_x=3, ortho_y=4, ortho_z=5))
+    wait_for(lambda: ioc.value("OrthoZ") == 5, "the run's parameters")
+    assert client.get("Center") == 611.5
+    assert (client.get("OrthoX"), client.get("OrthoY")) == (3, 4)
+    assert len(ioc.run.of("set_params")) == sent
+    client.put("RotX", "2")
+    assert ioc.run.of("set_params")[-1].center == 611.5
+
+
+def test_server_running_stops_within_five_seconds_of_a_hung_engine(
+    ioc: Ioc, client: Client
+) -> None:
+    wait_for(lambda: client.get("ServerRunning", as_string=True) == "Running", "Running")
+    assert client.get("ServerRunning.SEVR") == NORMAL
+    assert 1 <= client.get("Watchdog") <= 5
+    ioc.run.alive = False
+    hung_s = time.monotonic()
+    wait_for(lambda: ioc.value("ServerRunning") == 0, "Stopped")
+    assert 2.5 < time.monotonic() - hung_s < 5.0
+    assert client.get("ServerRunning.SEVR") == MAJOR
+    assert client.get("ServerRunning.STAT", as_string=True) == "STATE"
+    ioc.run.alive = True
+    wait_for(lambda: ioc.value("ServerRunning") == 1, "Running again", 3.0)
+
+
+def test_server_running_stops_at_a_fault_and_a_client_can_feed_the_watchdog(
+    ioc: Ioc, client: Client
+) -> None:
+    wait_for(lambda: ioc.value("ServerRunning") == 1, "Running")
+    ioc.run.show(state=RunState.FAULT, message="GPU lost")
+    wait_for(lambda: ioc.value("ServerRunning") == 0, "Stopped", 3.0)
+    assert client.put("Watchdog", "5") == ECA_NORMAL
+    wait_for(lambda: ioc.value("ServerRunning") == 1, "Running at the next tick", 2.0)
+    assert client.put("Watchdog.SCAN", "Passive") == ECA_NORMAL
