@@ -126,8 +126,9 @@ class Sender:
 
     def _burst(self, count: int, options: dict[str, str]) -> None:
         start, hz = int(options.get("start", 1)), float(options.get("hz", 0))
-        # few different images, made beforehand: what counts is how fast they go out
-        made = [self._frame(start + k, options) for k in range(min(count, 16))]
+        # made beforehand, and few different synthetic ones: what counts is how fast they go out
+        n_made = min(count, 16) if self._frames is None else count
+        made = [self._frame(start + k, options) for k in range(n_made)]
         begin = time.monotonic()
         for k in range(count):
             frame = made[k % len(made)]

@@ -211,9 +211,16 @@ class Ioc(Child):
         return self.ca.get(self.prefix + "ReconStatus", True)
 
     def wait_status(self, part: str, limit_s: float = 20.0) -> str:
-        return wait_for(
-            lambda: (text := self.status()) and part in text and text, limit_s, f"status {part!r}"
-        )
+        seen = [""]
+
+        def shown() -> str:
+            seen[0] = self.status()
+            return seen[0] if part in seen[0] else ""
+
+        try:
+            return wait_for(shown, limit_s)
+        except AssertionError:
+            raise AssertionError(f"ReconStatus is {seen[0]!r}, not {part!r}") from None
 
     def wait_value(self, record: str, value: Any, limit_s: float = 20.0) -> None:
         wait_for(lambda: self.get(record) == value, limit_s, f"{record} == {value}")

@@ -22,17 +22,22 @@ class Notices:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._text = ""
+        self._level = logging.NOTSET
         self._until = 0.0
         self._logged: dict[str, float] = {}
         self._held_back: dict[str, int] = {}
         self._alarms: dict[str, Alarm] = {}
 
     def say(self, cause: str, text: str, level: int = logging.WARNING) -> None:
-        """Show ``text`` in ReconStatus for a while and log it, once a second for each cause."""
+        """Show ``text`` in ReconStatus for a while and log it, once a second for each cause.
+
+        A sentence does not take the place of a graver one.
+        """
         now = time.monotonic()
         with self._lock:
-            self._text = text
-            self._until = now + _SHOWN_S
+            if level >= self._level or now >= self._until:
+                self._text, self._level = text, level
+                self._until = now + _SHOWN_S
             if now - self._logged.get(cause, float("-inf")) < _LOG_EVERY_S:
                 self._held_back[cause] = self._held_back.get(cause, 0) + 1
                 return

@@ -1,0 +1,39 @@
+"""From raw frames to filtered ones: one interface, one file per library."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from tomostream_ioc.recon.preprocess import Normalisation
+
+#: filtered frames are kept times this: float16 then has its full precision also for weak samples,
+#: and nothing overflows (|filtered| <= |log TRANSMISSION_FLOOR| / 2 = 7 before)
+RING_SCALE = 1024.0
+
+
+class FilterChain(Protocol):
+    """Owns the raw frames and fills the ring of filtered ones, which a BackProjector reads."""
+
+    def store_raw(self, frames: np.ndarray, slots: np.ndarray) -> None:
+        """Copy raw frames (k, n_rows, n_cols) into their slots (k,)."""
+        ...
+
+    def set_fields(self, fields: Normalisation) -> None: ...
+
+    def set_filter(self, filter_type: str) -> None: ...
+
+    def set_dezinger(self, size: int) -> None:
+        """Median window in pixels, 0 for none."""
+        ...
+
+    def filter(self, slots: np.ndarray, places: np.ndarray) -> int:
+        """Filter the raw frames of slots (k,) into places (k,) of the ring.
+
+        Returns the number of pixels of the last frame whose raw value is NaN or infinite (and that
+        the fields did not rule out already).
+        """
+        ...
+
+    def release(self) -> None: ...

@@ -1,0 +1,82 @@
+"""Filtering on the CPU: 16 detector rows at a time through one kernel, on threads."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tomostream_ioc.recon.chain import RING_SCALE
+from tomostream_ioc.recon.filters import fft_length, response
+from tomostream_ioc.recon.geometry import ScanGeometry
+from tomostream_ioc.recon.kernels.fft import FftPlan
+from tomostream_ioc.recon.kernels.frame import filter_rows
+from tomostream_ioc.recon.preprocess import (
+    TRANSMISSION_CEILING,
+    TRANSMISSION_FLOOR,
+    Normalisation,
+)
+from tomostream_ioc.recon.workers import Workers
+
+#: rows of one piece of work: their dark and flat stay in the cache from frame to frame
+_BLOCK_ROWS = 64
+
+
+class NumbaFilterChain:
+    """See FilterChain.
+
+    ``raw`` (n_angles, n_rows, n_cols) in the detector's type; ``ring`` (places, n_cols, n_rows)
+    uint16, the bits of float16.
+    """
+
+    def __init__(self, geometry: ScanGeometry, raw: np.ndarray, ring: np.ndarray, workers: Workers):
+        self._n_rows = geometry.n_rows
+        self._raw = raw
+        self._ring = ring
+        self._workers = workers
+        self._plan = FftPlan.of_length(fft_length(geometry.n_cols))
+        self._dezinger = 0
+
+    def store_raw(self, frames: np.ndarray, slots: np.ndarray) -> None:
+        def copy(item: tuple[np.ndarray, int]) -> None:
+            frame, slot = item
+            np.copyto(self._raw[slot], frame)
+
+        self._workers.map(copy, list(zip(frames, slots.tolist(), strict=True)))
+
+    def set_fields(self, fields: Normalisation) -> None:
+        self._fields = fields
+        self._runs = (fields.runs_by_row(), fields.run_first, fields.run_end)
+
+    def set_filter(self, filter_type: str) -> None:
+        # minus: the logarithm of the transmission is -p
+        self._response = self._plan.in_order(-RING_SCALE * response(filter_type, self._plan.n_fft))
+
+    def set_dezinger(self, size: int) -> None:
+        self._dezinger = size
+
+    def filter(self, slots: np.ndarray, places: np.ndarray) -> int:
+        plan = self._plan
+        kernel_plan = (plan.radices, plan.lengths, plan.tables, plan.starts, plan.n_outer)
+
+        def block(first: int) -> int:
+            n_nan = 0
+            for slot, place in zip(slots.tolist(), places.tolist(), strict=True):
+                n_nan = filter_rows(
+                    self._raw[slot],
+                    self._fields.offset,
+                    self._fields.gain,
+                    (TRANSMISSION_FLOOR, TRANSMISSION_CEILING),
+                    self._runs,
+                    kernel_plan,
+                    self._response,
+                    self._dezinger,
+                    self._ring[place],
+                    first,
+                    min(first + _BLOCK_ROWS, self._n_rows),
+                )
+            return n_nan
+
+        return sum(self._workers.map(block, range(0, self._n_rows, _BLOCK_ROWS)))
+
+    def release(self) -> None:
+        self._raw = np.empty((0, 0, 0), self._raw.dtype)
+        self._ring = np.empty((0, 0, 0), np.uint16)

@@ -1,0 +1,290 @@
+"""OrthoEngine: raw frames in, three live orthogonal slices out, incrementally."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from tomostream_ioc.errors import EngineError, ParameterError
+from tomostream_ioc.model.frame import FRAME_DTYPES
+from tomostream_ioc.model.params import ReconParams
+from tomostream_ioc.model.slices import Slices
+from tomostream_ioc.recon import memory
+from tomostream_ioc.recon.backend import make_backend, resolve_device
+from tomostream_ioc.recon.chain import RING_SCALE
+from tomostream_ioc.recon.geometry import ScanGeometry
+from tomostream_ioc.recon.preprocess import Fields
+from tomostream_ioc.recon.ring import Ring
+from tomostream_ioc.recon.slice_sums import SliceSums
+
+__all__ = ["OrthoEngine", "pinned_empty", "resolve_device", "warm_up"]
+
+#: pixels that are filtered between two heartbeats
+_PIXELS_AT_ONCE = 1 << 26
+#: what the ring of filtered frames was filtered with: filter, dezinger, version of the fields
+_FilterKey = tuple[str, int, int]
+
+
+class OrthoEngine:
+    """Reconstructs three orthogonal slices from the frames of the last 180 degrees.
+
+    One thread at a time may use it. ``dtype`` is the detector's pixel type and ``device`` auto,
+    cpu, cuda or cuda:k. ``heartbeat`` is called at least about twice a second during long work
+    and may raise: the call ends with that exception and the work is done again by the next
+    `reconstruct`. ``library`` and ``compute`` choose the arithmetic, for tests: auto, numba, torch;
+    float32, float64.
+
+    Raises ValueError: ``dtype`` is no pixel type. ConfigError: no such device. ArmingError: not
+    enough memory, with the bytes needed and free.
+    """
+
+    def __init__(
+        self,
+        geometry: ScanGeometry,
+        dtype: str | np.dtype = "uint16",
+        device: str = "auto",
+        *,
+        heartbeat: Callable[[], None] | None = None,
+        library: str = "auto",
+        compute: str = "float32",
+        n_threads: int | None = None,
+    ):
+        self._dtype = np.dtype(dtype)
+        if self._dtype not in FRAME_DTYPES:
+            raise ValueError(f"dtype {dtype!r} is no pixel type: use an integer or a float")
+        if compute not in ("float32", "float64"):
+            raise ValueError(f"compute {compute!r} does not exist: use float32 or float64")
+        self.geometry = geometry
+        self._heartbeat = heartbeat or (lambda: None)
+        self._ring = Ring(geometry.n_angles, memory.spare_frames(geometry))
+        frame_pixels = geometry.n_rows * geometry.n_cols
+        self._frames_at_once = min(self._ring.n_spare, max(1, _PIXELS_AT_ONCE // frame_pixels))
+        self._backend = make_backend(
+            geometry, self._dtype, resolve_device(device), self._ring.n_places,
+            library, compute, n_threads,
+        )  # fmt: skip
+        self._chain = self._backend.chain
+        self._sums = SliceSums(geometry, self._backend.projector)
+        # float32 does not hold every value of a 32-bit detector
+        narrow = self._dtype.itemsize <= 2 or self._dtype == np.float32
+        wide_work = compute == "float64" or not narrow
+        self._fields = Fields(geometry, np.dtype("float64" if wide_work else "float32"))
+        self._key: _FilterKey | None = None
+        self._n_unusable = 0
+        self._n_nan = 0
+        self._fields_in_chain = -1
+
+    @property
+    def n_filled(self) -> int:
+        """Slots of the ring that hold a frame."""
+        return self._ring.n_filled
+
+    @property
+    def has_flat(self) -> bool:
+        """False while a uniform flat, taken from the first frames, stands in for the real one."""
+        return self._fields.has_flat
+
+    @property
+    def bad_pixels(self) -> int:
+        """Pixels that were replaced by their neighbours in the newest filtered frame.
+
+        Those without a usable dark or flat value (NaN, infinite, flat not above dark, or less than
+        a thousandth of the usual signal) and those whose raw value was NaN or infinite.
+        """
+        return self._n_unusable + self._n_nan
+
+    @property
+    def where(self) -> str:
+        """What computes and where the ring lives, for the user."""
+        return self._backend.where
+
+    @staticmethod
+    def bytes_needed(geometry: ScanGeometry, dtype: str | np.dtype, device: str = "cpu") -> int:
+        """Memory that an engine would take, in bytes (on a GPU: raw frames included)."""
+        return memory.bytes_needed(geometry, dtype, resolve_device(device)).total
+
+    def set_dark(self, dark: np.ndarray) -> None:
+        """Dark field (n_rows, n_cols); the next `reconstruct` filters the ring anew.
+
+        Raises FieldError: wrong shape, or no finite value. The last good one then stays.
+        """
+        self._fields.set_dark(dark)
+
+    def set_flat(self, flat: np.ndarray) -> None:
+        """Flat field (n_rows, n_cols); the next `reconstruct` filters the ring anew.
+
+        Raises FieldError: wrong shape, or no finite value. The last good one then stays.
+        """
+        self._fields.set_flat(flat)
+
+    def push(self, frames: np.ndarray, theta_deg: np.ndarray, slots: np.ndarray) -> None:
+        """Take raw frames (k, n_rows, n_cols) at angles (k,), in degrees, into ring slots (k,).
+
+        The slices follow: what a slot held is subtracted and the new frame added. Of frames for the
+        same slot the last wins.
+
+        Raises ValueError: another shape or pixel type than the engine was made for, a slot that
+        does not exist, an angle that is NaN or infinite.
+        """
+        frames, theta_rad, slots = self._checked(frames, theta_deg, slots)
+        if not len(slots):
+            return
+        if not self._fields.ready:
+            self._fields.stand_in(frames)
+        size = self._frames_at_once
+        for i in range(0, len(slots), size):
+            part = slice(i, i + size)
+            self._heartbeat()
+            self._push_some(frames[part], theta_rad[part], slots[part])
+
+    def reconstruct(self, params: ReconParams) -> Slices:
+        """The three slices of what is in the ring, float32, the caller's own.
+
+        Costs little when only frames were pushed since the last call; a new centre or position is
+        back-projected from the filtered ring, a new filter, dark or flat filters the ring anew.
+
+        Raises ParameterError: centre or slices outside the detector, or a parameter that is not
+        supported. EngineError: no frame was pushed yet.
+        """
+        self.geometry.check(params)
+        _check_supported(params)
+        if not self.n_filled:
+            raise EngineError("No frame has come yet: there is nothing to reconstruct")
+        self._refilter(params)
+        self._sums.rebuild(params, self._ring.filtered_views, self._heartbeat)
+        self._heartbeat()
+        return self._sums.output(math.pi / (self.n_filled * RING_SCALE))
+
+    def reset(self) -> None:
+        """Empty the ring; dark, flat and memory stay."""
+        self._ring.clear()
+        self._sums.invalidate()
+        self._fields.reset()
+        self._n_nan = 0
+
+    def release(self) -> None:
+        """Give the memory back; the engine can't be used again."""
+        self._ring.clear()
+        self._chain.release()
+        self._backend.projector.release()
+        self._backend.close()
+        del self._sums
+
+    def _push_some(self, frames: np.ndarray, theta_rad: np.ndarray, slots: np.ndarray) -> None:
+        """At most n_spare frames, all slots different."""
+        live = self._is_live()
+        old = self._ring.views(slots[self._ring.filled[slots]]).negative()
+        # stale until it is done: an exception on the way leaves a ring that is filtered anew
+        self._ring.put_raw(slots, theta_rad)
+        self._chain.store_raw(frames, slots)
+        if not live:
+            self._sums.invalidate()
+            return
+        places = self._ring.free_places(len(slots))
+        self._n_nan = self._chain.filter(slots, places)
+        self._ring.put_filtered(slots, places)
+        self._sums.update(old + self._ring.views(slots))
+
+    def _is_live(self) -> bool:
+        """True when the filtered ring is up to date, so that new frames can simply be added."""
+        if self._key is None or self._key[2] != self._fields.version:
+            return False
+        return len(self._ring.stale_slots()) == 0
+
+    def _refilter(self, params: ReconParams) -> None:
+        """Bring the filtered ring up to date with params, fields and raw frames."""
+        key = (params.filter_type, params.dezinger, self._fields.version)
+        if key != self._key:
+            self._key = None
+            self._sums.invalidate()
+            self._ring.stale[:] = True
+            self._chain.set_filter(params.filter_type)
+            self._chain.set_dezinger(params.dezinger)
+            if self._fields_in_chain != self._fields.version:
+                normalisation = self._fields.normalisation()
+                self._chain.set_fields(normalisation)
+                self._n_unusable = normalisation.n_bad
+                self._fields_in_chain = self._fields.version
+            self._key = key
+        stale = self._ring.stale_slots()
+        if len(stale):
+            self._sums.invalidate()
+        size = self._frames_at_once
+        for i in range(0, len(stale), size):
+            self._heartbeat()
+            slots = stale[i : i + size]
+            self._n_nan = self._chain.filter(slots, self._ring.places[slots])
+            self._ring.put_filtered(slots)
+
+    def _checked(
+        self, frames: np.ndarray, theta_deg: np.ndarray, slots: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Frames, angles in radians and slots, each slot once; raises ValueError."""
+        frames = np.asarray(frames)
+        theta_rad = np.deg2rad(np.asarray(theta_deg, np.float64))
+        slots = np.asarray(slots)
+        shape = (self.geometry.n_rows, self.geometry.n_cols)
+        if frames.ndim != 3 or frames.shape[1:] != shape:
+            raise ValueError(
+                f"frames have shape {frames.shape}, the engine is for (k, {shape[0]}, {shape[1]})"
+            )
+        if frames.dtype != self._dtype:
+            raise ValueError(f"frames are {frames.dtype}, the engine is for {self._dtype}")
+        k = len(frames)
+        if theta_rad.shape != (k,) or slots.shape != (k,):
+            raise ValueError(
+                f"{k} frames need {k} angles and slots, not {theta_rad.shape} and {slots.shape}"
+            )
+        if k and slots.dtype.kind not in "ui":
+            raise ValueError(f"slots are {slots.dtype}: must be integers")
+        slots = slots.astype(np.int64)
+        if k and not (slots.min() >= 0 and slots.max() < self.geometry.n_angles):
+            raise ValueError(
+                f"slots {slots.min()}..{slots.max()} are outside 0..{self.geometry.n_angles - 1}"
+            )
+        if not np.isfinite(theta_rad).all():
+            raise ValueError("an angle is NaN or infinite")
+        newest_first, index = np.unique(slots[::-1], return_index=True)
+        if len(newest_first) < k:
+            last = np.sort(k - 1 - index)
+            return frames[last], theta_rad[last], slots[last]
+        return frames, theta_rad, slots
+
+
+def _check_supported(params: ReconParams) -> None:
+    """Raises ParameterError: something is asked for that would be ignored."""
+    if params.ring_removal != "None":
+        raise ParameterError("ring_removal is not supported yet: set it to None")
+    if min(params.energy_kev, params.distance_mm, params.pixel_size_um) > 0:
+        raise ParameterError(
+            "phase retrieval is not supported yet: set energy, distance or pixel size to 0"
+        )
+
+
+def pinned_empty(shape: tuple[int, ...], dtype: np.dtype | str) -> np.ndarray:
+    """Memory that a GPU copies from at full speed, as a numpy array; ordinary where there is none.
+
+    The array keeps the memory alive.
+    """
+    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    pinned = torch.empty(n_bytes, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
+    return pinned.numpy().view(dtype).reshape(shape)
+
+
+def warm_up(device: str = "auto") -> None:
+    """Compile the kernels (or load them from disk) and start CUDA before the first frame comes.
+
+    Takes up to a minute the first time. Raises ConfigError: no such device.
+    """
+    for dtype in ("uint16", "uint8"):
+        engine = OrthoEngine(ScanGeometry(n_angles=8, n_rows=4, n_cols=8), dtype, device)
+        frames = np.ones((8, 4, 8), dtype)
+        theta_deg = np.arange(8) * 22.5
+        engine.push(frames, theta_deg, np.arange(8))
+        engine.reconstruct(ReconParams(center=4.0, ortho_x=4, ortho_y=4, ortho_z=2))
+        engine.push(frames, theta_deg, np.arange(8))
+        engine.reconstruct(ReconParams(center=4.0, ortho_x=4, ortho_y=4, ortho_z=2, rot_z_deg=1.0))
+        engine.release()
