@@ -238,10 +238,12 @@ def _read_macros(path: Path) -> dict[str, str]:
 
 
 def _sim_arguments(config: Config) -> tuple[str, ...]:
-    scan: tuple[str, ...] = ()
+    """A file is replayed as it is; the phantom has a crystal that grows while one watches."""
     if config.scan_file is not None:
-        scan = ("--scan", str(Path(config.scan_file).absolute()))
-    return (*scan, *config.sim_arguments)
+        what = ("--scan", str(config.scan_file.absolute()))
+    else:
+        what = ("--dynamic", "grow", "--rate", "60")
+    return (*what, *config.sim_arguments)
 
 
 def _welcome(config: Config) -> str:

@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
-from support.processes import wait_for
+from support.processes import Ioc, wait_for
+from support.rig import Rig
 
 
 def test_18_exception_in_the_engine_is_a_fault_and_a_new_start_works(rig):
@@ -84,8 +85,6 @@ def test_29_no_thread_is_left_behind(rig):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_30_signals_end_a_run_cleanly(tmp_path, number):
-    from conftest import Rig
-
     rig = Rig(tmp_path)
     try:
         rig.scan()
@@ -104,8 +103,6 @@ def test_30_signals_end_a_run_cleanly(tmp_path, number):
 
 
 def test_30_settings_are_there_after_a_restart(tmp_path):
-    from conftest import Rig
-
     rig = Rig(tmp_path)
     try:
         rig.ioc.put("Center", 21.625, wait=True)
@@ -114,8 +111,6 @@ def test_30_settings_are_there_after_a_restart(tmp_path):
         assert rig.ioc.wait(6) == 0
     finally:
         rig.close()
-    from support.processes import Ioc
-
     ioc = Ioc(tmp_path)
     try:
         ioc.expect("Ready")

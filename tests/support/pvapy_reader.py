@@ -8,18 +8,20 @@ from __future__ import annotations
 import json
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pvaccess
 
 
 def main() -> None:
-    channels: dict[str, pvaccess.Channel] = {}
+    pva: Any = pvaccess  # a compiled module without type stubs
+    channels: dict[str, Any] = {}
     seen: dict[str, list] = {}
 
     def channel(name):
         if name not in channels:
-            channels[name] = pvaccess.Channel(name)
+            channels[name] = pva.Channel(name)
             channels[name].setTimeout(5.0)
         return channels[name]
 

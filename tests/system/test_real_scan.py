@@ -21,8 +21,8 @@ pytestmark = pytest.mark.skipif(not SCAN.is_file(), reason="needs ../shared/data
 @pytest.fixture(scope="module")
 def scan():
     with h5py.File(SCAN) as file:
-        exchange = file["exchange"]
-        return {name: exchange[name][...] for name in ("data", "data_dark", "data_white", "theta")}
+        names = ("data", "data_dark", "data_white", "theta")
+        return {name: np.array(file[f"exchange/{name}"]) for name in names}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def truth(scan):
     """The volume (z, y, x) by scikit-image, from the same 90 projections."""
     dark = scan["data_dark"].astype(float).mean(0)
     flat = scan["data_white"].astype(float).mean(0)
-    transmission = (scan["data"][:N_ANGLES] - dark) / (flat - dark)
+    transmission = (scan["data"][:N_ANGLES] - dark) / np.maximum(flat - dark, 1)
     sinograms = -np.log(np.clip(transmission, 1e-3, None)).transpose(1, 2, 0)  # (z, u, angle)
     n_cols = sinograms.shape[1]
     centred = shift(sinograms, (0, n_cols // 2 - CENTER, 0), order=1, mode="nearest")

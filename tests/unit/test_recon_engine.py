@@ -379,17 +379,36 @@ def test_release_ends_the_threads():
     assert threading.active_count() == before
 
 
-def test_workers_end_all_pieces_before_they_raise():
-    workers = Workers(2)
-    done = []
+def test_workers_end_what_they_do_before_they_raise():
+    workers = Workers(lambda: None, 2)
+    begun, done = [], []
 
     def piece(i):
+        begun.append(i)
         if i == 0:
             raise ValueError("piece 0")
         threading.Event().wait(0.02)
         done.append(i)
 
     with pytest.raises(ValueError, match="piece 0"):
-        workers.map(piece, range(4))
-    assert sorted(done) == [1, 2, 3]
+        workers.map(piece, range(50))
+    assert sorted([0, *done]) == sorted(begun)
+    assert workers.map(lambda i: i * i, range(4)) == [0, 1, 4, 9]
+    workers.close()
+
+
+def test_heart_beats_while_workers_work():
+    heartbeat = Heartbeat()
+    heartbeat.stop_at = 3
+    workers = Workers(heartbeat, 2)
+    begun = []
+
+    def piece(i):
+        begun.append(i)
+        threading.Event().wait(0.1)
+
+    with pytest.raises(Stop):
+        workers.map(piece, range(100))
+    assert heartbeat.beats == 3
+    assert len(begun) < 30
     workers.close()

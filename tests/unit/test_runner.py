@@ -69,7 +69,7 @@ class FakeSink:
         self.idle = True
         self.published = []
         self.alarm = None
-        self.posted = None
+        self.posted = lambda meta, posted_s: None
 
     def set_posted_listener(self, listener):
         self.posted = listener

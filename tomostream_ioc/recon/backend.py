@@ -54,6 +54,7 @@ def make_backend(
     n_places: int,
     library: str,
     compute: str,
+    heartbeat: Callable[[], None],
     n_threads: int | None,
 ) -> Backend:
     """``library`` auto, numba or torch; ``compute`` float32, or float64 (torch only).
@@ -71,14 +72,18 @@ def make_backend(
             from tomostream_ioc.recon.kernels.compile import has_half_precision
 
             if has_half_precision():
-                return _numba_backend(geometry, dtype, n_places, n_threads)
+                return _numba_backend(geometry, dtype, n_places, heartbeat, n_threads)
         return _torch_backend(geometry, dtype, device, n_places, compute)
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise ArmingError(f"The ring does not fit into memory: {error}") from error
 
 
 def _numba_backend(
-    geometry: ScanGeometry, dtype: np.dtype, n_places: int, n_threads: int | None
+    geometry: ScanGeometry,
+    dtype: np.dtype,
+    n_places: int,
+    heartbeat: Callable[[], None],
+    n_threads: int | None,
 ) -> Backend:
     from tomostream_ioc.recon.backproject.numba_ import NumbaBackProjector
     from tomostream_ioc.recon.chain.numba_ import NumbaFilterChain
@@ -89,7 +94,7 @@ def _numba_backend(
     # numpy asks for huge pages, which halves the time of the transposed stores
     raw = np.empty((n_angles, n_rows, n_cols), dtype)
     ring = np.empty((n_places, n_cols, n_rows), np.uint16)
-    workers = Workers(n_threads)
+    workers = Workers(heartbeat, n_threads)
     return Backend(
         NumbaFilterChain(geometry, raw, ring, workers),
         NumbaBackProjector(geometry, ring, workers),

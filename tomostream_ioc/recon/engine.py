@@ -64,7 +64,7 @@ class OrthoEngine:
         self._frames_at_once = min(self._ring.n_spare, max(1, _PIXELS_AT_ONCE // frame_pixels))
         self._backend = make_backend(
             geometry, self._dtype, resolve_device(device), self._ring.n_places,
-            library, compute, n_threads,
+            library, compute, self._heartbeat, n_threads,
         )  # fmt: skip
         self._chain = self._backend.chain
         self._sums = SliceSums(geometry, self._backend.projector)
@@ -171,7 +171,7 @@ class OrthoEngine:
         self._chain.release()
         self._backend.projector.release()
         self._backend.close()
-        del self._sums
+        self._sums.release()
 
     def _push_some(self, frames: np.ndarray, theta_rad: np.ndarray, slots: np.ndarray) -> None:
         """At most n_spare frames, all slots different."""

@@ -79,6 +79,10 @@ class SliceSums:
                 one.add(one.sums, every[i : i + at_once])
             one.key = key
 
+    def release(self) -> None:
+        """Give the memory back."""
+        self._slices.clear()
+
     def output(self, scale: float) -> Slices:
         arrays: dict[str, np.ndarray] = {
             name: self._projector.output(one.sums, scale, one.transpose)

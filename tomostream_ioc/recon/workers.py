@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+_HEARTBEAT_S = 0.2
 #: pieces of work per thread: the others go on where one is interrupted
 _PIECES = 4
 
@@ -21,25 +22,31 @@ def usable_cpus() -> int:
 
 
 class Workers:
-    """A pool of ``n_threads`` threads, one per usable CPU unless told otherwise."""
+    """A pool of ``n_threads`` threads, one per usable CPU unless told otherwise.
 
-    def __init__(self, n_threads: int | None = None):
+    While they work the caller calls ``heartbeat`` several times a second. What it raises is raised
+    by `map` and `split`, when the pieces in hand are done; the others are left out.
+    """
+
+    def __init__(self, heartbeat: Callable[[], None], n_threads: int | None = None):
         self.n_threads = n_threads or usable_cpus()
+        self._heartbeat = heartbeat
         self._pool = ThreadPoolExecutor(self.n_threads, "recon")
 
     def map(self, function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
-        """All results, in order; waits for every item even if one fails, then raises."""
+        """All results, in order; no piece is being worked on any more when it returns or raises."""
         futures = [self._pool.submit(function, item) for item in items]
-        failed: BaseException | None = None
-        results = []
-        for future in futures:
-            try:
-                results.append(future.result())
-            except Exception as error:  # noqa: BLE001 - raised below, when no thread works any more
-                failed = failed or error
-        if failed is not None:
-            raise failed
-        return results
+        try:
+            while wait(futures, _HEARTBEAT_S, FIRST_EXCEPTION).not_done:
+                failed = [f for f in futures if f.done() and f.exception() is not None]
+                if failed:
+                    break
+                self._heartbeat()
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+            wait(futures)
 
     def split(self, n: int, function: Callable[[int, int], object]) -> None:
         """Call function(first, end) for pieces that together are 0..n."""

@@ -112,7 +112,8 @@ class Runner:
         """End the run and the thread; False when they did not end in time."""
         self._quit = True
         self.abort()
-        self._thread.join(timeout_s)
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _main(self) -> None:

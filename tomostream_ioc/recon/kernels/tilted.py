@@ -19,12 +19,18 @@ def add_tilted(ring, frames, cos, sin, weights, center, origin, x, row, image, f
     image (n, n) float64, first axis i (x), second j (y). Linear along u and along the rows, 0
     outside the detector.
     """
-    n = ring.shape[1]
+    n, n_rows = ring.shape[1], ring.shape[2]
     lines = np.zeros((_COLUMNS, n + 16), np.float32)
     sums = np.empty((_COLUMNS, n), np.float32)
     for i0 in range(first, end, _COLUMNS):
         i1 = min(i0 + _COLUMNS, end)
         sums[:] = _F(0.0)
+        rows = row[i0:i1]
+        inside = (rows >= 0.0) & (rows <= n_rows - 1)
+        z0 = np.where(inside, np.minimum(rows, max(n_rows - 2, 0)), 0.0).astype(np.uint32)
+        z1 = np.minimum(z0 + 1, n_rows - 1).astype(np.uint32)
+        upper = np.where(inside, rows - z0, 0.0).astype(np.float32)
+        lower = np.where(inside, 1.0 - upper, 0.0).astype(np.float32)
         for k in range(len(frames)):
             scale = _F(weights[k])
             start = center + origin * sin[k]
@@ -32,7 +38,7 @@ def add_tilted(ring, frames, cos, sin, weights, center, origin, x, row, image, f
             low = min(x[i0] * cos[k], x[i1 - 1] * cos[k]) + min(start, start - (n - 1) * sin[k])
             high = max(x[i0] * cos[k], x[i1 - 1] * cos[k]) + max(start, start - (n - 1) * sin[k])
             lowest, highest = max(int(low) - 1, 0), min(int(high) + 2, n - 1)
-            _lay_out(ring[frames[k]], row, i0, i1, lowest, highest, scale, lines)
+            _lay_out(ring[frames[k]], z0, z1, scale * lower, scale * upper, lowest, highest, lines)
             for i in range(i0, i1):
                 _add_line(lines[i - i0], x[i] * cos[k] + start, -sin[k], n, sums[i - i0])
         for i in range(i0, i1):
@@ -41,18 +47,13 @@ def add_tilted(ring, frames, cos, sin, weights, center, origin, x, row, image, f
 
 
 @kernel
-def _lay_out(frame, row, i0, i1, lowest, highest, scale, lines):
-    """lines[i - i0, u] = scale * frame[u, row[i]], 0 where row[i] is outside the detector."""
-    n_rows = frame.shape[1]
-    for i in range(i0, i1):
-        inside = 0.0 <= row[i] <= n_rows - 1
-        z0 = min(int(row[i]), max(n_rows - 2, 0)) if inside else 0
-        z1 = min(z0 + 1, n_rows - 1)
-        upper = scale * _F(row[i] - z0) if inside else _F(0.0)
-        lower = scale - upper if inside else _F(0.0)
-        line = lines[i - i0]
-        for u in range(lowest, highest + 1):
-            line[u] = lower * float_from_half(frame[u, z0]) + upper * float_from_half(frame[u, z1])
+def _lay_out(frame, z0, z1, lower, upper, lowest, highest, lines):
+    """lines[i, u] = lower[i] * frame[u, z0[i]] + upper[i] * frame[u, z1[i]]."""
+    for u in range(lowest, highest + 1):
+        column = frame[u]  # once for all i: columns of the ring evict each other
+        for i in range(len(z0)):
+            first, second = float_from_half(column[z0[i]]), float_from_half(column[z1[i]])
+            lines[i, u] = lower[i] * first + upper[i] * second
 
 
 @kernel

@@ -1,0 +1,100 @@
+"""A real IOC between a detector by pvapy and a tomoScan by softioc: no sender is ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from support.ports import ServerPorts, environment
+from support.processes import Child, Ioc, wait_for
+
+PVA_TESTS = Path(__file__).parent.parent / "pva"
+ROWS, COLS, ANGLES = 32, 48, 60
+FRAME_TYPES = {"Projection": 0, "FlatField": 1, "DarkField": 2}
+
+
+class Script(Child):
+    """A sender whose commands are lines."""
+
+    def __init__(self, script: str, ports: ServerPorts, *options: str):
+        super().__init__([str(PVA_TESTS / script), *options], environment(ports))
+        self.expect("ready", 30.0)
+
+    def do(self, line: str) -> None:
+        self.say(line)
+        while True:
+            answer = self.expect("", 30.0)
+            if answer.startswith(("ok", "error")):
+                break
+        assert answer == f"ok {line}"
+
+
+class Rig:
+    """Detector, tomoScan and IOC; frames are numbered from 1 in each run."""
+
+    def __init__(self, folder: Path):
+        self.detector_ports = ServerPorts()
+        self.tomoscan_ports = ServerPorts()
+        self.start_detector()
+        self.start_tomoscan()
+        options = (
+            "--TOMO_SCAN T:TS: --IMAGE_P T:TS:PvaPluginPVPrefix --THETA_PVA T:StreamTheta "
+            "--DARK_PVA T:StreamDarkFields --FLAT_PVA T:StreamFlatFields --timeout 2"
+        )
+        self.ioc = Ioc(folder, *options.split(), reach=(self.detector_ports, self.tomoscan_ports))
+        self.ioc.expect("Ready")
+        for record, value in {"Center": 24, "OrthoX": 24, "OrthoY": 24, "OrthoZ": 16}.items():
+            self.ioc.put(record, value, wait=True)
+
+    def start_detector(self) -> None:
+        self.detector = Script(
+            "pvapy_sender.py", self.detector_ports, "--rows", str(ROWS), "--cols", str(COLS)
+        )
+
+    def start_tomoscan(self) -> None:
+        self.tomoscan = Script("softioc_tomoscan.py", self.tomoscan_ports)
+
+    def scan(self, angles: int = ANGLES) -> None:
+        """Fields and angles as at the start of a scan."""
+        self.detector.do("dark value=0")
+        self.detector.do("flat value=3000")
+        self.detector.do(f"theta {10 * angles} step={180 / angles}")
+
+    def run(self) -> int:
+        """Start, with the first frame; the token of the busy put."""
+        token = self.start()
+        self.send(1)
+        self.ioc.wait_status("1 of")
+        return token
+
+    def start(self) -> int:
+        """Start, up to where the first frame may come."""
+        token = self.ioc.start()
+        wait_for(
+            lambda: any(
+                self.ioc.status().startswith(start)
+                # what the channel holds of an earlier scan arms the run already
+                for start in ("Arming: waiting for the first projection", "Running")
+            ),
+            15,
+            "the run to wait for the first frame",
+        )
+        return token
+
+    def send(self, *ids: int, **options: object) -> None:
+        words = " ".join(f"{name}={value}" for name, value in options.items())
+        for unique_id in ids:
+            self.detector.do(f"frame {unique_id} {words}".strip())
+
+    def abort(self) -> None:
+        self.ioc.put("AbortRecon", 1)
+        self.ioc.wait_value("StartRecon", 0)
+
+    def counts(self, *names: str) -> tuple[int, ...]:
+        return tuple(self.ioc.get(f"Frames{name}") for name in names)
+
+    def wait_received(self, count: int) -> None:
+        wait_for(lambda: self.ioc.get("FramesReceived") == count, 10, f"{count} frames received")
+
+    def close(self) -> None:
+        for child in (self.ioc, self.detector, self.tomoscan):
+            child.close()
