@@ -209,19 +209,19 @@ def resolve_macros(given: Mapping[str, str]) -> dict[str, str]:
         return _MACRO.sub(value_of, macros[name])
 
     resolved = {name: expand(name, ()) for name in known}
-    for name, value in resolved.items():
-        if re.search(r"\s", value):
-            raise ConfigError(f"macro {name}={value!r}: a PV name has no blanks")
-        if len(value) > _MAX_STRINGOUT:
-            raise ConfigError(
-                f"macro {name}={value!r} has {len(value)} characters: "
-                f"a stringout record holds {_MAX_STRINGOUT}"
-            )
     longest = len(resolved["P"] + resolved["R"]) + _LONGEST_RECORD
     if longest > _MAX_PV_NAME:
         raise ConfigError(f"P + R is too long: PV names would have {longest} > {_MAX_PV_NAME}")
     if not resolved["P"] + resolved["R"]:
         raise ConfigError("P and R are both empty: give the records a prefix")
+    for name, value in resolved.items():
+        if re.search(r"\s", value):
+            raise ConfigError(f"macro {name}={value!r}: a PV name has no blanks")
+        if name in MACROS and len(value) > _MAX_STRINGOUT:
+            raise ConfigError(
+                f"macro {name}={value!r} has {len(value)} characters: "
+                f"a stringout record holds {_MAX_STRINGOUT}"
+            )
     return resolved
 
 

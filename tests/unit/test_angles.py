@@ -71,6 +71,17 @@ def test_back_and_forth_without_repeated_turns_and_a_cut_end():
         assert locate(schedule, k)[0] == period[k % period.size]
 
 
+def test_long_back_and_forth_array_is_kept_as_a_few_periods():
+    sweep = np.arange(1500) * 0.12
+    period = np.concatenate((sweep, sweep[::-1]))
+    schedule = ThetaSchedule.from_array(np.tile(period, 400))
+    assert schedule.kind is ScanKind.BACK_AND_FORTH
+    assert schedule.capacity == 1500
+    assert schedule.theta_deg.size < 300_000
+    for k in (0, 1499, 1500, 700_001, 1_200_000, 99_999_999):
+        assert locate(schedule, k)[0] == period[k % 3000]
+
+
 def test_back_and_forth_over_360_degrees():
     sweep = np.arange(360.0)
     schedule = ThetaSchedule.from_array(np.concatenate((sweep, sweep[::-1])))

@@ -9,6 +9,9 @@ import numpy as np
 
 from tomostream_ioc.errors import ThetaError
 
+#: an array of more angles is looked at for whole periods first
+_LONG = 1 << 18
+
 
 class ScanKind(enum.Enum):
     EVEN = "continuous, evenly spaced"
@@ -46,6 +49,7 @@ class ThetaSchedule:
             raise ThetaError(f"theta has {bad} of {theta.size} angles that are NaN or infinite")
         if theta.size == 1:
             raise ThetaError("theta has a single angle: a scan needs at least two")
+        theta = _without_repeats(theta)
         steps = np.diff(theta)
         directions = np.sign(steps)
         if not directions.any():
@@ -124,6 +128,23 @@ def _turns(directions: np.ndarray) -> np.ndarray:
     before, after = moving[changed], moving[changed + 1]
     # [0 1 2 2 1 0]: the repeated angle starts the sweep back; [0 1 2 1 0]: the 1 does
     return np.where(after - before > 1, after, before + 2)
+
+
+def _without_repeats(theta: np.ndarray) -> np.ndarray:
+    """The first periods of a long array that only repeats them, else the array itself.
+
+    tomoScan broadcasts 65 million angles for a back-and-forth scan: a second each to look at.
+    """
+    head = theta[:_LONG]
+    if theta.size <= _LONG:
+        return theta
+    turns = _turns(np.sign(np.diff(head)))
+    if turns.size < 3:
+        return theta
+    period = 2 * int(turns[1] - turns[0])
+    if not np.array_equal(theta[period:], theta[:-period]):
+        return theta
+    return theta[: _LONG // period * period].copy()
 
 
 def _nearest(sorted_values: np.ndarray, values: np.ndarray) -> np.ndarray:

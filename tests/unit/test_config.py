@@ -1,0 +1,106 @@
+"""Command line, macros and substitutions file: what they give, and one clear line when wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tomostream_ioc import app
+from tomostream_ioc.config import parse, resolve_macros
+from tomostream_ioc.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_defaults_are_the_names_of_the_manual():
+    config = parse([])
+    assert config.prefix == "2bmb:TomoStream:"
+    assert config.macros["TOMO_SCAN"] == "2bmb:TomoScanStream:"
+    assert config.macros["IMAGE_P"] == "2bmb:TomoScanStream:PvaPluginPVPrefix"
+    assert config.macros["RECON_PVA"] == "2bmb:TomoStream:StreamRecon"
+
+
+def test_names_follow_the_prefix_and_options_win():
+    config = parse(["--P", "7bm:", "--R", "TS:", "--DARK_PVA", "my:dark", "--TOMO_SCAN", ""])
+    assert config.macros["RECON_PVA"] == "7bm:TS:StreamRecon"
+    assert config.macros["DARK_PVA"] == "my:dark"
+    assert config.macros["TOMO_SCAN"] == ""
+
+
+def test_substitutions_file_gives_the_macros_and_options_win():
+    example = ROOT / "db" / "tomoStream.substitutions"
+    config = parse(["--substitutions", str(example), "--RECON_PVA", "my:recon"], app._read_macros)
+    assert config.prefix == "2bmb:TomoStream:"
+    assert config.macros["MCT_OPTICS"] == "2bm:MCTOptics:"
+    assert config.macros["RECON_PVA"] == "my:recon"
+
+
+@pytest.mark.parametrize(
+    ("macros", "reason"),
+    [
+        ({"P": "$(Q)"}, "refers to Q, which is not defined"),
+        ({"DARK_PVA": "$(DARK_PVA)x"}, "refers to itself"),
+        ({"DARK_PVA": "a" * 40}, "a stringout record holds 39"),
+        ({"P": "a" * 30, "R": "b" * 20}, "PV names would have"),
+        ({"P": "", "R": ""}, "both empty"),
+        ({"R": "Tomo Stream:"}, "no blanks"),
+    ],
+)
+def test_wrong_macros_say_what_is_wrong(macros, reason):
+    with pytest.raises(ConfigError, match=reason):
+        resolve_macros(macros)
+
+
+def run(*arguments, cwd=ROOT):
+    return subprocess.run(
+        [sys.executable, "-m", "tomostream_ioc", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=cwd,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--no-such-option"], "unrecognized arguments: --no-such-option"),
+        (["--P"], "expected one argument"),
+        (["--substitutions", "no/such.file"], "no/such.file"),
+        (["--simulate", "no_such_scan.h5"], "there is no such file"),
+        (["--device", "tpu"], "use auto, cpu, cuda or cuda:k"),
+        (["--device", "cuda:99"], "cuda:99"),
+        (["--seconds", "-1"], "positive number of seconds"),
+        (["--P", "$(NOT_THERE)"], "NOT_THERE"),
+    ],
+)
+def test_what_can_not_be_used_ends_with_one_line_and_exit_code_2(arguments, reason):
+    ended = run(*arguments)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    lines = ended.stderr.splitlines()
+    assert len(lines) == 1, ended.stderr
+    assert lines[0].startswith("tomostream_ioc: ")
+    assert reason in lines[0]
+
+
+def test_substitutions_file_that_can_not_be_read_names_file_and_line(tmp_path):
+    wrong = tmp_path / "wrong.substitutions"
+    wrong.write_text('file "tomoStream.template" {\npattern {P, R}\n{a:, }}}}\n')
+    ended = run("--substitutions", str(wrong))
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 1
+    assert "wrong.substitutions" in ended.stderr
+
+
+def test_list_pvs_prints_every_record():
+    ended = run("--P", "x:", "--R", "y:", "--list-pvs")
+    assert ended.returncode == 0
+    assert "x:y:StartRecon" in ended.stdout
+    assert "x:y:StreamRecon" in ended.stdout  # the initial value of ReconPVAName
+
+
+def test_version_and_help():
+    assert "tomostream_ioc" in run("--version").stdout
+    assert "--simulate" in run("--help").stdout
