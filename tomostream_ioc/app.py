@@ -7,9 +7,11 @@ import contextlib
 import logging
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -71,54 +73,71 @@ class Program:
 
         Raises ConfigError: what the command line asks for can't be had here.
         """
-        config = self._config
-        device = resolve_device(config.device)
         self._catch_signals()
         # a frame waits for the GIL at most that long: with Python's 5 ms a busy thread costs frames
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         async with contextlib.AsyncExitStack() as stack:
-            if config.simulate:
-                simulated = SimulatedStream(_sim_arguments(config))
-                stack.push_async_callback(simulated.stop)
-                print("Starting the simulated scan ...", flush=True)
-                await simulated.start()
-            sink = PvaSink(interfaces=config.interfaces)
-            stack.callback(sink.close)
-            source = PvaSource()
-            stack.callback(source.shutdown)
-            runner = Runner(
-                source,
-                sink,
-                _engine_factory(device),
-                timeout_s=config.timeout_s,
-                allocate=pinned_empty if device.startswith("cuda") else np.empty,
-            )
-            group = TomoStreamGroup(config.prefix, macros=config.macros, control=runner)
-            autosave = Autosave(
-                config.autosave_dir,
-                [_database_folder() / "auto_settings.req"],
-                {"P": config.prefix_p, "R": config.prefix_r},
-                group,
-            )
-            for refusal in autosave.restore():
-                log.warning("%s", refusal)
-            serving = await _serve(IocContext(group.pvdb, list(config.interfaces) or None))
-            stack.push_async_callback(_cancelled, serving)
-            stack.push_async_callback(_in_time, autosave.save_now)
-            stack.push_async_callback(
-                _cancelled, asyncio.create_task(autosave.run(config.autosave_period_s))
-            )
-            stack.callback(self._shut_down, runner)
-            print(_welcome(config), flush=True)
-            await asyncio.get_running_loop().run_in_executor(None, warm_up, device)
-            runner.start_thread()
-            if config.start:
-                await group.start_run()
-            print("Ready", flush=True)
-            await self._until_the_end(runner)
-            self._draw(runner)
+            starting = asyncio.create_task(self._start(stack))
+            ending = asyncio.create_task(self._ending.wait())
+            await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
+            ending.cancel()
+            if starting.done():
+                runner = starting.result()
+                await self._until_the_end(runner)
+                self._draw(runner)
+            else:
+                await _cancelled(starting)
         print("Ended", flush=True)
         return 0
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> Runner:
+        """Build all parts and serve; ``stack`` ends them in the opposite order."""
+        config = self._config
+        device = resolve_device(config.device)
+        if config.simulate:
+            simulated = SimulatedStream(_sim_arguments(config))
+            stack.push_async_callback(simulated.stop)
+            print("Starting the simulated scan ...", flush=True)
+            await simulated.start()
+        sink = PvaSink(interfaces=config.interfaces)
+        stack.callback(sink.close)
+        source = PvaSource()
+        stack.callback(source.shutdown)
+        runner = Runner(
+            source,
+            sink,
+            _engine_factory(device),
+            timeout_s=config.timeout_s,
+            allocate=pinned_empty if device.startswith("cuda") else np.empty,
+        )
+        group = TomoStreamGroup(config.prefix, macros=config.macros, control=runner)
+        autosave = self._autosave(group)
+        serving = await _serve(IocContext(group.pvdb, list(config.interfaces) or None))
+        stack.push_async_callback(_cancelled, serving)
+        if autosave is not None:
+            stack.push_async_callback(_in_time, autosave.save_now)
+            saving = asyncio.create_task(autosave.run(config.autosave_period_s))
+            stack.push_async_callback(_cancelled, saving)
+        stack.callback(self._shut_down, runner)
+        print(_welcome(config), flush=True)
+        await _in_daemon_thread(lambda: warm_up(device))
+        runner.start_thread()
+        if config.start:
+            await group.start_run()
+        print("Ready", flush=True)
+        return runner
+
+    def _autosave(self, group: TomoStreamGroup) -> Autosave | None:
+        """Settings of the last time, restored before anything runs."""
+        config = self._config
+        if config.autosave_dir is None:
+            return None
+        requests = [_database_folder() / "auto_settings.req"]
+        macros = {"P": config.prefix_p, "R": config.prefix_r}
+        autosave = Autosave(config.autosave_dir, requests, macros, group)
+        for refusal in autosave.restore():
+            log.warning("%s", refusal)
+        return autosave
 
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -194,10 +213,36 @@ async def _serve(context: IocContext) -> asyncio.Task[None]:
     return serving
 
 
-async def _cancelled(task: asyncio.Task[None]) -> None:
+async def _cancelled(task: asyncio.Task[Any]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+async def _in_daemon_thread(work: Callable[[], None]) -> None:
+    """Await ``work`` in a thread that an early end need not wait for (compiling takes a while)."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def tell(error: Exception | None) -> None:
+        if done.cancelled():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        error: Exception | None = None
+        try:
+            work()
+        except Exception as caught:  # noqa: BLE001 - handed over to whoever awaits
+            error = caught
+        with contextlib.suppress(RuntimeError):  # the loop has ended in the meantime
+            loop.call_soon_threadsafe(tell, error)
+
+    threading.Thread(target=run, name="warm-up", daemon=True).start()
+    await done
 
 
 async def _in_time(end: Callable[[], object]) -> None:

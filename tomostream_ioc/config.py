@@ -48,7 +48,7 @@ class Config:
     prefix_p: str
     prefix_r: str
     macros: Mapping[str, str] = field(default_factory=dict)
-    autosave_dir: Path = Path("autosave")
+    autosave_dir: Path | None = None  # None: settings are neither restored nor kept
     autosave_period_s: float = 30.0
     device: str = "auto"
     interfaces: tuple[str, ...] = ()
@@ -95,7 +95,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="read the macros from an EPICS substitutions file; the options above win over it",
     )
     run = parser.add_argument_group("running")
-    run.add_argument("--autosave-dir", metavar="DIR", type=Path, default=Path("autosave"))
+    run.add_argument(
+        "--autosave-dir",
+        metavar="DIR",
+        type=Path,
+        help="where settings are kept (default autosave; with --simulate nowhere)",
+    )
     run.add_argument(
         "--autosave-period",
         metavar="S",
@@ -171,7 +176,8 @@ def parse(argv: Sequence[str], read_substitutions: SubstitutionsReader | None = 
         prefix_p=macros.pop("P"),
         prefix_r=macros.pop("R"),
         macros=macros,
-        autosave_dir=args.autosave_dir,
+        # what suits a phantom must not become the settings of the beamline
+        autosave_dir=args.autosave_dir or (Path("autosave") if args.simulate is None else None),
         autosave_period_s=args.autosave_period,
         device=args.device,
         interfaces=tuple(args.interfaces),

@@ -102,6 +102,20 @@ def test_30_signals_end_a_run_cleanly(tmp_path, number):
         rig.close()
 
 
+@pytest.mark.parametrize("line", ["", "Serving", "Ready"])
+def test_30_sigterm_while_starting_ends_cleanly(tmp_path, line):
+    ioc = Ioc(tmp_path, "--simulate")
+    try:
+        ioc.expect("Starting the simulated scan")
+        if line:
+            ioc.expect(line)
+        ioc.signal(signal.SIGTERM)
+        assert ioc.wait(6) == 0
+        assert ioc.lines[-1] == "Ended"
+    finally:
+        ioc.close()
+
+
 def test_30_settings_are_there_after_a_restart(tmp_path):
     rig = Rig(tmp_path)
     try:

@@ -11,6 +11,7 @@ from tomostream_ioc.errors import ArmingError, ConfigError, EngineError, FieldEr
 from tomostream_ioc.recon import memory
 from tomostream_ioc.recon.engine import OrthoEngine, pinned_empty, resolve_device
 from tomostream_ioc.recon.geometry import ScanGeometry
+from tomostream_ioc.recon.ring import Ring, angle_shares
 from tomostream_ioc.recon.workers import Workers
 
 N_ANGLES = 48
@@ -82,6 +83,51 @@ def test_ring_that_is_not_full_is_scaled_by_what_is_there(library):
     whole = engine_for(phantom, 180, library=library)
     whole.push(raw, theta, np.arange(180))
     assert worst(engine.reconstruct(PARAMS), whole.reconstruct(PARAMS)) < 1e-5
+
+
+def test_uneven_angles_have_their_share_of_the_half_turn(library):
+    """A scan that gets slower: where angles are dense each counts less."""
+    theta = 180.0 * (np.arange(240) / 240) ** 1.5
+    raw = PHANTOM.raw(theta, 31.0)
+    params = middle(PHANTOM, center=31.0, filter_type="Ramp")
+    engine = engine_for(PHANTOM, 240, library=library)
+    for first in range(0, 240, 17):  # filling, with slices in between
+        part = slice(first, first + 17)
+        engine.push(raw[part], theta[part], np.arange(240)[part])
+        engine.reconstruct(params)
+    shown = engine.reconstruct(params)
+    even = engine_for(PHANTOM, 240, library=library)
+    even.push(PHANTOM.raw(half_turn(240), 31.0), half_turn(240), np.arange(240))
+    expected = even.reconstruct(params)
+    assert np.abs(shown.z - expected.z).max() < 0.15 * np.abs(expected.z).max()
+    assert np.sqrt(np.mean((shown.z - expected.z) ** 2)) < 0.015 * np.abs(expected.z).max()
+    fresh = engine_for(PHANTOM, 240, library=library)
+    fresh.push(raw, theta, np.arange(240))
+    assert worst(shown, fresh.reconstruct(params)) < 0.02  # shares differ by their tolerance
+
+
+def test_shares_of_angles():
+    even = np.deg2rad(half_turn(12))
+    np.testing.assert_allclose(angle_shares(even, 12), 1.0)
+    np.testing.assert_allclose(angle_shares(even[3:8] + 5 * np.pi, 12), 1.0)  # not yet full
+    np.testing.assert_allclose(angle_shares(even[:1], 12), 1.0)
+    np.testing.assert_allclose(angle_shares(even[:2], 12), 1.0)
+    np.testing.assert_allclose(angle_shares(even[::3], 12), 3.0)
+    np.testing.assert_allclose(angle_shares(np.zeros(5), 12), 1.0)
+    gap = angle_shares(np.delete(even, 5), 12)
+    np.testing.assert_allclose(gap, [1, 1, 1, 1, 1.5, 1.5, 1, 1, 1, 1, 1])
+    twice = angle_shares(np.append(even, even[4] + np.pi), 12)
+    np.testing.assert_allclose(twice[[4, 12]], 0.5, atol=1e-9)
+
+
+def test_even_angles_count_the_same_whatever_their_noise():
+    ring = Ring(1500, 4)
+    theta = np.deg2rad((np.arange(1500) * 0.12 + 60000).astype(np.float32).astype(np.float64))
+    for first in range(0, 1500, 100):
+        neighbours = ring.put_raw(np.arange(first, first + 100), theta[first : first + 100])
+        ring.put_filtered(np.arange(first, first + 100))
+        assert len(neighbours) == 0
+    assert ring.total_weight == 1500.0
 
 
 def test_first_batch_shows_at_once(library):

@@ -6,6 +6,7 @@ from test_recon_phantom import Phantom, engine_for, half_turn, middle
 
 from tomostream_ioc.model.params import FILTER_TYPES
 from tomostream_ioc.recon.filters import fft_length, ramp_samples, response, window
+from tomostream_ioc.recon.kernels.compile import kernel
 from tomostream_ioc.recon.kernels.fft import FftPlan, filter_samples
 
 F = np.linspace(0.0, 0.5, 101)
@@ -111,3 +112,10 @@ def test_weak_objects_keep_their_precision(library):
     true = phantom.slices(32, 32, 8)[0]
     assert np.corrcoef(z.ravel(), true.ravel())[0, 1] > 0.97
     assert z[26:38, 26:38].mean() == pytest.approx(true[26:38, 26:38].mean(), rel=0.03)
+
+
+def test_kernels_compile_where_nothing_can_be_written():
+    """numba refuses to cache what has no file; it raises the same where no folder can be used."""
+    namespace = {}
+    exec("def double(x):\n    return x + x\n", namespace)
+    assert kernel(namespace["double"])(4) == 8

@@ -6,6 +6,7 @@ from test_recon_phantom import Phantom, engine_for, half_turn, middle, worst
 
 from tomostream_ioc.errors import ParameterError
 from tomostream_ioc.model.params import ReconParams
+from tomostream_ioc.recon.engine import OrthoEngine
 from tomostream_ioc.recon.filters import fft_length, response
 from tomostream_ioc.recon.geometry import ScanGeometry, Views, x_slice_line, y_slice_line
 
@@ -89,6 +90,20 @@ def test_numba_equals_torch_in_float64(n, n_rows, center_at, tilt_deg):
         engine.push(raw, theta, np.arange(181))
         results.append(engine.reconstruct(params))
     assert worst(*results) < 1e-4
+
+
+@pytest.mark.parametrize(("n", "n_rows"), [(1100, 3), (16, 2100)])
+def test_slices_larger_than_a_tile(n, n_rows):
+    rng = np.random.default_rng(0)
+    geometry = ScanGeometry(9, n_rows, n)
+    raw = rng.integers(20000, 40000, (9, n_rows, n)).astype("uint16")
+    results = []
+    for library, compute in (("numba", "float32"), ("torch", "float64")):
+        engine = OrthoEngine(geometry, "uint16", "cpu", library=library, compute=compute)
+        engine.set_flat(np.full((n_rows, n), 50000.0))
+        engine.push(raw, half_turn(9), np.arange(9))
+        results.append(engine.reconstruct(ReconParams(n / 2, n // 3, n // 2, n_rows // 2)))
+    assert worst(*results) < 3e-4  # few angles: the rounding to float16 does not average out
 
 
 def test_moving_the_axis_moves_the_slices(library):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 
 from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.recon.engine import OrthoEngine
@@ -87,6 +88,7 @@ class Phantom:
 
 
 def engine_for(phantom, n_angles, dtype="uint16", fields=True, **options):
+    torch.set_num_threads(1)  # so little work is slower, and erratic, on several
     geometry = ScanGeometry(n_angles=n_angles, n_rows=phantom.n_rows, n_cols=phantom.n)
     options.setdefault("device", "cpu")
     engine = OrthoEngine(geometry, dtype=dtype, **options)
