@@ -2,8 +2,8 @@
 
     python tests/bench/bench_ioc.py [--sizes 512x512 1024x1024 2048x2448] [--runs 3]
 
-A pvapy process sends u16 frames at a rate that grows step by step; the highest rate at which no
-frame was missed or dropped counts. The bare monitor, which only counts, is measured in the same
+A pvapy process sends bursts of u16 frames at rates that are doubled, then bisected; the highest rate
+at which no frame was missed or dropped counts. The bare monitor, which only counts, is measured in the same
 run, so that the ratio holds on a machine whose speed drifts. Latency is the time from the
 detector's time stamp of the newest frame in a slice to its arrival at a pvapy client.
 """
@@ -26,8 +26,8 @@ from support.ports import ServerPorts, environment  # noqa: E402
 from support.processes import Child, Ioc, wait_for  # noqa: E402
 
 ANGLES = 180
-TRIAL_S = 3.0
-STEP = 1.25
+TRIAL_S = 2.0
+TRIALS = 12
 
 
 class Detector(Child):
@@ -54,23 +54,27 @@ class Detector(Child):
 
 
 def highest_lossless(
-    detector: Detector, start_hz: float, lost_in_burst: Callable[[int, float], tuple[int, float]]
+    start_hz: float, lost_in_burst: Callable[[int, float], tuple[int, float]]
 ) -> float:
-    """The highest rate, of those that grow by STEP, at which two bursts in a row lost nothing."""
-    best, hz = 0.0, start_hz
-    while True:
-        count = max(int(hz * TRIAL_S), 50)
-        results = [lost_in_burst(count, hz) for _ in range(2)]
-        if any(lost for lost, _ in results):
-            if best or hz < 1:
+    """The highest rate at which a burst lost nothing: doubled until one does, then bisected."""
+    best, hz, too_high = 0.0, start_hz, 0.0
+    for _ in range(TRIALS):
+        lost, reached = lost_in_burst(max(int(hz * TRIAL_S), 60), hz)
+        if lost:
+            too_high = hz
+        else:
+            best = max(best, reached)
+            if reached < 0.8 * hz:
+                return best  # the sender is at its limit
+        if not too_high:
+            hz *= 2
+        elif not best:
+            hz /= 2
+        else:
+            if too_high / best < 1.1:
                 return best
-            hz /= 2  # even the first rate was too high
-            continue
-        reached = min(rate for _, rate in results)
-        best = max(best, reached)
-        if reached < 0.9 * hz or hz < start_hz:
-            return best  # the sender is at its limit
-        hz *= STEP
+            hz = (best * too_high) ** 0.5
+    return best
 
 
 def bare_rate(ports: ServerPorts, detector: Detector, depth: int, start_hz: float) -> float:
@@ -90,7 +94,7 @@ def bare_rate(ports: ServerPorts, detector: Detector, depth: int, start_hz: floa
             settle(lambda: counts()["received"])
             return count - (counts()["received"] - before), rate
 
-        return highest_lossless(detector, start_hz, lost_in_burst)
+        return highest_lossless(start_hz, lost_in_burst)
     finally:
         with_client.close()
 
@@ -119,7 +123,7 @@ def ioc_rate(ioc: Ioc, detector: Detector, start_hz: float) -> float:
         names = ("FramesMissed", "FramesDropped", "FramesRejected", "FramesDuplicate")
         return sum(ioc.get(name) for name in names)
 
-    return highest_lossless(detector, start_hz, lost_in_burst)
+    return highest_lossless(start_hz, lost_in_burst)
 
 
 def latency(ioc: Ioc, detector: Detector, hz: float) -> tuple[float, float]:
@@ -137,7 +141,7 @@ def latency(ioc: Ioc, detector: Detector, hz: float) -> tuple[float, float]:
 def measure(rows: int, cols: int, latency_hz: float, folder: Path) -> dict[str, float]:
     ports = ServerPorts()
     frame_mb = rows * cols * 2 / 1e6
-    start_hz = max(40.0 / max(frame_mb, 0.5), 4.0)
+    start_hz = max(100.0 / frame_mb, 10.0)
     depth = min(max(int(512e6 / (frame_mb * 1e6)), 4), 1024)
     detector = Detector(ports, rows, cols)
     try:
@@ -157,7 +161,7 @@ def measure(rows: int, cols: int, latency_hz: float, folder: Path) -> dict[str, 
             ioc.start()
             ioc.wait_status("Arming")
             wait_for(lambda: "Arming: asking" not in ioc.status(), 10)
-            detector.burst(ANGLES + 20, start_hz / 2)
+            detector.burst(ANGLES + 20, min(start_hz / 2, 100))
             wait_for(lambda: ioc.status().startswith("Running"), 60, ioc.status())
             rate = ioc_rate(ioc, detector, start_hz)
             p50, p99 = latency(ioc, detector, min(latency_hz, 0.6 * max(rate, 1.0)))

@@ -156,7 +156,7 @@ class OrthoEngine:
         self._refilter(params)
         self._sums.rebuild(params, self._ring.filtered_views, self._heartbeat)
         self._heartbeat()
-        return self._sums.output(math.pi / (self.n_filled * RING_SCALE))
+        return self._sums.output(math.pi / (self._ring.total_weight * RING_SCALE))
 
     def reset(self) -> None:
         """Empty the ring; dark, flat and memory stay."""
@@ -178,7 +178,7 @@ class OrthoEngine:
         live = self._is_live()
         old = self._ring.views(slots[self._ring.filled[slots]]).negative()
         # stale until it is done: an exception on the way leaves a ring that is filtered anew
-        self._ring.put_raw(slots, theta_rad)
+        neighbours = self._ring.put_raw(slots, theta_rad)
         self._chain.store_raw(frames, slots)
         if not live:
             self._sums.invalidate()
@@ -186,7 +186,7 @@ class OrthoEngine:
         places = self._ring.free_places(len(slots))
         self._n_nan = self._chain.filter(slots, places)
         self._ring.put_filtered(slots, places)
-        self._sums.update(old + self._ring.views(slots))
+        self._sums.update(old + neighbours + self._ring.views(slots))
 
     def _is_live(self) -> bool:
         """True when the filtered ring is up to date, so that new frames can simply be added."""

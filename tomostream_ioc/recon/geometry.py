@@ -66,13 +66,15 @@ class Views:
     weights: np.ndarray
 
     @classmethod
-    def at(cls, frames: np.ndarray, theta_rad: np.ndarray, weight: float = 1.0) -> Views:
-        """The same weight for all; ``theta_rad`` (k,)."""
+    def at(
+        cls, frames: np.ndarray, theta_rad: np.ndarray, weights: np.ndarray | float = 1.0
+    ) -> Views:
+        """Views at ``theta_rad`` (k,), with ``weights`` (k,) or the same for all."""
         return cls(
             np.asarray(frames, np.int64),
             np.cos(theta_rad),
             np.sin(theta_rad),
-            np.full(len(frames), weight),
+            np.full(len(frames), weights, np.float64),
         )
 
     def __len__(self) -> int:

@@ -16,7 +16,8 @@ TRANSMISSION_CEILING = 1e6
 _DEAD_SHARE = 1e-3
 #: a uniform flat stands in for one that has not come: this percentile of the first frames
 _STAND_IN_PERCENTILE = 99.5
-_STAND_IN_SAMPLES = 1 << 20
+#: medians and percentiles are taken of that many values: more would hold up the stream
+_SAMPLES = 1 << 20
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -80,8 +81,7 @@ class Fields:
 
     def stand_in(self, frames: np.ndarray) -> None:
         """Take a uniform flat from the first frames (k, n_rows, n_cols): about the open beam."""
-        samples = frames.reshape(-1)[:: max(1, frames.size // _STAND_IN_SAMPLES) | 1]
-        samples = samples.astype(np.float64)
+        samples = _sampled(frames.reshape(-1)).astype(np.float64)
         samples = samples[np.isfinite(samples)]
         self._uniform = float(np.percentile(samples, _STAND_IN_PERCENTILE)) if len(samples) else 1.0
         if self._flat is None:
@@ -100,7 +100,8 @@ class Fields:
             signal = flat - dark
             usable = np.isfinite(signal) & (signal > 0)
             if usable.any():
-                usable &= signal > _DEAD_SHARE * np.median(signal[usable])
+                usual = np.median(_sampled(signal[usable]))
+                usable &= signal > _DEAD_SHARE * usual
             gain = np.where(usable, 1.0 / np.where(usable, signal, 1.0), 0.0)
         offset = np.where(usable, dark, 0.0)
         row, first, end = _runs(~usable)
@@ -127,6 +128,11 @@ class Fields:
         if not np.isfinite(field).any():
             raise FieldError(f"{kind} field has no finite value: take it again")
         return field
+
+
+def _sampled(values: np.ndarray) -> np.ndarray:
+    """At most about _SAMPLES of the values (k,), evenly; an odd step meets all columns."""
+    return values[:: max(1, len(values) // _SAMPLES) | 1]
 
 
 def _runs(bad: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -92,7 +92,7 @@ class SliceSums:
 
     def _wanted(self, params: ReconParams) -> dict[str, tuple[Hashable, Add, bool]]:
         """Per slice: what its sums depend on, how to add views, whether sums are transposed."""
-        center = params.center
+        center = float(params.center)  # kernels are compiled per type
         geometry, projector = self._geometry, self._projector
         y_line = y_slice_line(geometry, params.ortho_y, params.rot_y_deg)
         x_line = x_slice_line(geometry, params.ortho_x, params.rot_x_deg)
@@ -104,7 +104,7 @@ class SliceSums:
             projector.add_vertical(sums, views, x_line, center)
 
         def add_z(sums: Sums, views: Views) -> None:
-            projector.add_z(sums, views, params.ortho_z, center)
+            projector.add_z(sums, views, int(params.ortho_z), center)
 
         wanted: dict[str, tuple[Hashable, Add, bool]] = {
             "z": (("z", center, params.ortho_z, 0.0), add_z, False),

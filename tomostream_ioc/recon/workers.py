@@ -33,15 +33,24 @@ class Workers:
         self._heartbeat = heartbeat
         self._pool = ThreadPoolExecutor(self.n_threads, "recon")
 
-    def map(self, function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
-        """All results, in order; no piece is being worked on any more when it returns or raises."""
+    def map(
+        self,
+        function: Callable[[_Item], _Result],
+        items: Sequence[_Item],
+        interruptible: bool = True,
+    ) -> list[_Result]:
+        """All results, in order; no piece is being worked on any more when it returns or raises.
+
+        Without ``interruptible`` there is no heartbeat: for what is short and must come to its end.
+        """
         futures = [self._pool.submit(function, item) for item in items]
         try:
             while wait(futures, _HEARTBEAT_S, FIRST_EXCEPTION).not_done:
                 failed = [f for f in futures if f.done() and f.exception() is not None]
                 if failed:
                     break
-                self._heartbeat()
+                if interruptible:
+                    self._heartbeat()
             return [future.result() for future in futures]
         finally:
             for future in futures:

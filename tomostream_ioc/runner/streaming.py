@@ -16,7 +16,7 @@ from tomostream_ioc.runner.intake import ArmedScan, Intake
 from tomostream_ioc.runner.staging import Batch
 
 #: bytes of frames that the engine takes at once, and the most frames of them
-_BATCH_BYTES = 32 << 20
+_BATCH_BYTES = 160 << 20
 _BATCH_MOST = 64
 #: new slices at most that often, so that posting leaves time for frames
 _SLICES_EVERY_S = 0.03

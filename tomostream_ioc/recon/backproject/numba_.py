@@ -12,9 +12,10 @@ from tomostream_ioc.recon.kernels.tilted import add_tilted
 from tomostream_ioc.recon.kernels.vertical import add_vertical, taps
 from tomostream_ioc.recon.workers import Workers
 
-#: tiles of sums: rows x columns of the z slice, points x rows of a vertical one
+#: tiles of sums: rows x columns of the z slice, points x rows of a vertical one. The latter reads
+#: the ring from memory: long columns are what the prefetcher likes
 _Z_TILE = (32, 1024)
-_VERTICAL_TILE = (8, 512)
+_VERTICAL_TILE = (4, 2048)
 #: views whose lines are resampled together; they are read once per tile
 _VIEWS = 64
 

@@ -40,7 +40,8 @@ class NumbaFilterChain:
             frame, slot = item
             np.copyto(self._raw[slot], frame)
 
-        self._workers.map(copy, list(zip(frames, slots.tolist(), strict=True)))
+        pairs = list(zip(frames, slots.tolist(), strict=True))
+        self._workers.map(copy, pairs, interruptible=False)  # half a frame would be no frame
 
     def set_fields(self, fields: Normalisation) -> None:
         self._fields = fields
