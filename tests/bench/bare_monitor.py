@@ -13,7 +13,7 @@ def main() -> None:
     channel, depth = sys.argv[1], sys.argv[2]
     lock = threading.Lock()
     ids: list[int] = []
-    with Context("pva", nt=False) as context:
+    with Context("pva", useenv=True, nt=False) as context:
         ready = threading.Event()
 
         def drain() -> None:
@@ -21,11 +21,10 @@ def main() -> None:
                 event = subscription.pop()
                 if event is None:
                     return
-                if not isinstance(event, Exception):
-                    # touch the pixels, as whoever uses them has to
-                    if event["value"] is not None:
-                        with lock:
-                            ids.append(event["uniqueId"])
+                # touch the pixels, as whoever uses them has to
+                if not isinstance(event, Exception) and event["value"] is not None:
+                    with lock:
+                        ids.append(event["uniqueId"])
                     ready.set()
 
         wake = threading.Event()

@@ -61,7 +61,7 @@ def test_29_start_right_behind_an_abort_is_a_new_run(rig):
     rig.ioc.put("AbortRecon", 1)
     second = rig.ioc.start()
     wait_for(lambda: rig.ioc.ca.put_done(first), 5)
-    rig.ioc.wait_status("0 of 60")
+    rig.ioc.wait_status("waiting for the first projection")
     rig.send(2)
     rig.ioc.wait_status("1 of 60")
     assert not rig.ioc.ca.put_done(second)

@@ -69,15 +69,7 @@ class Rig:
     def start(self) -> int:
         """Start, up to where the first frame may come."""
         token = self.ioc.start()
-        wait_for(
-            lambda: any(
-                self.ioc.status().startswith(start)
-                # what the channel holds of an earlier scan arms the run already
-                for start in ("Arming: waiting for the first projection", "Running")
-            ),
-            15,
-            "the run to wait for the first frame",
-        )
+        self.ioc.wait_status("waiting for the first projection", 15)
         return token
 
     def send(self, *ids: int, **options: object) -> None:

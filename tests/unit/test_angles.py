@@ -101,6 +101,7 @@ def test_frame_before_the_first_projection_has_no_angle():
         ([0.0, 1.0, np.nan], "NaN"),
         ([0.0, np.inf, 2.0], "infinite"),
         ([5.0] * 10, "constant"),
+        (np.r_[np.arange(180.0), np.zeros(50)], "stands still from frame 180"),
         ([0, 10, 5, 20, 3], "neither monotonic nor back-and-forth"),
         (np.random.default_rng(0).uniform(0, 180, 500), "neither monotonic nor back-and-forth"),
         (np.r_[np.arange(90.0), np.arange(30.0)], "neither monotonic nor back-and-forth"),

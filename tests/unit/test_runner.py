@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from tomostream_ioc.errors import ArmingError, FieldError
+from tomostream_ioc.errors import ArmingError, FieldError, ParameterError
 from tomostream_ioc.model.control import ChannelNames, Severity
 from tomostream_ioc.model.frame import Frame
 from tomostream_ioc.model.params import ReconParams
@@ -51,6 +51,9 @@ class FakeSource:
         self.opened += 1
         self.handler = handler
         return "sim:Pva1:Image"
+
+    def cancel(self):
+        pass
 
     def close(self):
         self.handler = None
@@ -437,16 +440,71 @@ def test_heartbeat_goes_on_while_idle_and_running(rig):
     wait_for(lambda: rig.runner.status().heartbeat_s > before + 0.3)
 
 
-def test_what_the_channel_held_before_arms_the_run_and_is_no_frame_of_it(rig):
+def test_what_the_channel_held_before_is_no_frame_of_the_run(rig):
     rig.runner.start(NAMES, PARAMS)
     wait_for(lambda: rig.source.handler is not None)
-    rig.source.send(200, initial=True)
-    wait_for(lambda: rig.state() is RunState.RUNNING)
+    rig.source.send(200, shape=(4, 8), initial=True)
     rig.source.send(1)
     rig.source.send(2)
-    wait_for(lambda: rig.engine.pushed == [(0.0, 0), (10.0, 1)])
+    wait_for(lambda: rig.engines and rig.engine.pushed == [(0.0, 0), (10.0, 1)])
     counts = rig.counts
-    assert (counts.received, counts.missed, counts.duplicate) == (2, 0, 0)
+    assert (counts.received, counts.missed, counts.duplicate, counts.rejected) == (2, 0, 0, 0)
+    assert rig.listener.changed == []
+
+
+def test_next_scan_with_dark_and_flat_first_is_waited_for(rig):
+    """Longer than any time limit: the sample moves out, fields are taken, it moves back."""
+    rig.run()
+    rig.source.handler.on_frame_type("DarkField")
+    rig.source.handler.on_theta(np.arange(0.0, 360.0, 5.0))
+    wait_for(lambda: rig.state() is RunState.ARMING)
+    deadline = time.monotonic() + 1.5
+    wait_for(lambda: time.monotonic() > deadline)
+    assert "FrameType is DarkField" in rig.runner.status().message
+    assert rig.state() is RunState.ARMING
+    rig.source.handler.on_frame_type("Projection")
+    rig.source.send()
+    wait_for(lambda: rig.state() is RunState.RUNNING)
+
+
+def test_parameters_that_can_not_be_shown_are_named_as_long_as_they_last(rig):
+    rig.run()
+
+    def refuse(params):
+        raise ParameterError("center -5 is outside the detector")
+
+    reconstruct, rig.engine.reconstruct = rig.engine.reconstruct, refuse
+    rig.runner.set_params(ReconParams(center=-5.0, ortho_x=8, ortho_y=8, ortho_z=4))
+    wait_for(lambda: "slices stand still: center -5" in rig.runner.status().message)
+    assert rig.runner.status().alarms["ReconStatus"].severity == Severity.MINOR
+    rig.engine.reconstruct = reconstruct
+    rig.runner.set_params(PARAMS)
+    wait_for(lambda: rig.runner.status().alarms == {})
+    assert "stand still" not in rig.runner.status().message
+
+
+def test_tomoscan_that_does_not_answer_is_an_alarm_on_its_record(rig):
+    rig.run()
+    rig.source.handler.on_connection("tomoscan", "sim:", True)
+    rig.source.handler.on_connection("tomoscan", "sim:", False)
+    wait_for(lambda: "tomoScan does not answer" in rig.runner.status().message)
+    assert rig.runner.status().alarms["TomoScanPVPrefix"].severity == Severity.INVALID
+    rig.source.handler.on_connection("tomoscan", "sim:", True)
+    wait_for(lambda: "tomoScan" not in rig.runner.status().message)
+    assert rig.runner.status().alarms == {}
+
+
+def test_newest_id_after_a_detector_restart(rig):
+    rig.run()
+    for _ in range(16):
+        rig.source.send()
+    rig.source.handler.on_connection("image", "sim:Image", True)
+    rig.source.handler.on_connection("image", "sim:Image", False)
+    rig.source.handler.on_connection("image", "sim:Image", True)
+    for unique_id in (1, 2, 3):
+        rig.source.send(unique_id)
+    wait_for(lambda: rig.sink.published[-1][1].newest_id == 3)
+    assert rig.counts.duplicate == 0
 
 
 def test_latency_is_measured_with_new_frames_only(rig):

@@ -84,8 +84,15 @@ def test_restart_of_a_short_stream_is_found_after_a_run_of_duplicates():
 def test_repeated_state_after_a_reconnection_is_no_duplicate_but_a_gap_counts():
     tracker = SequenceTracker()
     follow([1, 2, 3], tracker)
-    assert tracker.place(3, initial=True).order is Order.REPEATED_STATE
+    assert tracker.place(3, reconnected=True).order is Order.REPEATED_STATE
     assert tracker.place(6).missed == 2
+
+
+def test_lower_id_after_a_reconnection_is_a_detector_that_restarted():
+    tracker = SequenceTracker()
+    follow(range(1, 30), tracker)
+    assert tracker.place(1, reconnected=True).order is Order.RESTART
+    assert tracker.place(2).order is Order.NEW
 
 
 @pytest.mark.parametrize("seed", range(20))

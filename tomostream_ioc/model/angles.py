@@ -54,6 +54,12 @@ class ThetaSchedule:
         directions = np.sign(steps)
         if not directions.any():
             raise ThetaError(f"theta is constant ({theta[0]:g} degrees): the stage does not turn")
+        still = np.flatnonzero((directions[1:] == 0) & (directions[:-1] == 0))
+        if still.size:
+            raise ThetaError(
+                f"theta stands still from frame {still[0]} on ({theta[still[0]]:g} degrees): "
+                "is the array padded?"
+            )
         turns = _turns(directions)
         if turns.size == 0:
             return cls._continuous(theta, steps)

@@ -194,6 +194,10 @@ class StreamSource(Protocol):
         """
         ...
 
+    def cancel(self) -> None:
+        """End an open() that is waiting, which then raises ArmingError. Never blocks."""
+        ...
+
     def close(self) -> None:
         """End every subscription; after it returns no handler is called any more."""
         ...

@@ -24,6 +24,11 @@ class FrameCounts:
     dropped: int = 0
     skipped: int = 0
 
+    @property
+    def usable(self) -> int:
+        """Projections that came and have an angle."""
+        return self.received - self.rejected - self.duplicate - self.skipped
+
 
 class Counters:
     """Thread-safe FrameCounts that grow."""

@@ -58,11 +58,12 @@ class SequenceTracker:
     def started(self) -> bool:
         return self._highest is not None
 
-    def place(self, unique_id: int, *, initial: bool = False) -> Placed:
+    def place(self, unique_id: int, *, reconnected: bool = False) -> Placed:
         """Place a frame by its 32-bit ``unique_id`` (signed or not).
 
-        ``initial`` says that this is what the channel held when it reconnected: one that repeats
-        the newest frame is no duplicate.
+        ``reconnected`` says that it is the first one since the channel came back: it may be the
+        newest frame once more, which is no duplicate, and one from before that is a detector that
+        has restarted.
         """
         raw = unique_id & 0xFFFFFFFF
         if self._highest is None:
@@ -70,7 +71,7 @@ class SequenceTracker:
         if raw == 0 and self._last_wrap + 1 in _MODULI:
             self._highest = self._admit_zero(self._highest)
         index = self._unwrap(raw, self._highest)
-        if initial and index == self._highest:
+        if reconnected and index == self._highest:
             return Placed(index, Order.REPEATED_STATE)
         if index > self._highest:
             return self._advance(index, self._highest)
@@ -78,7 +79,8 @@ class SequenceTracker:
             self._missing.discard(index)
             missed = 0 if index == self._uncounted_zero else -1
             return Placed(index, Order.LATE, missed)
-        if index <= self._highest - self._window or self._is_restart_run(index):
+        far_back = index <= self._highest - self._window
+        if far_back or reconnected or self._is_restart_run(index):
             return self._begin(raw, Order.RESTART)
         return Placed(index, Order.DUPLICATE)
 

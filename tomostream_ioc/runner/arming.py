@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tomostream_ioc.errors import ArmingError, FieldError
+from tomostream_ioc.errors import ArmingError, EngineError, FieldError
 from tomostream_ioc.model.control import Engine, Severity, StreamSource
 from tomostream_ioc.runner.board import Board, Cancelled, Job, ParamStore
 from tomostream_ioc.runner.intake import FIELD_RECORDS, ArmedScan, Intake
@@ -58,7 +59,9 @@ class Arming:
         Raises ArmingError with what did not come, Cancelled when the job was aborted.
         """
         self._board.message = "Arming: asking for the channels"
-        channel = self._source.open(job.names, intake, min(self._timeout_s, _NAMES_S))
+        with self._board.beating():
+            channel = self._source.open(job.names, intake, min(self._timeout_s, _NAMES_S))
+        self._board.beat(job)
         self._wait(
             job,
             lambda: intake.has_theta,
@@ -73,34 +76,43 @@ class Arming:
             f"Arming: waiting for {channel}",
             lambda: f"the image channel {channel} does not answer: is the PVA plugin enabled?",
         )
-        scan = self._first_image(job, intake, channel)
+        scan = self._first_image(job, intake, channel, _FIRST_IMAGE_FACTOR * self._timeout_s)
         self._default_params(scan)
         return self._build(job, intake, scan)
 
-    def rearm(self, job: Job, intake: Intake, old: ArmedScan, reason: str) -> Armed:
+    def rearm(self, job: Job, intake: Intake, old: tuple[int, int], reason: str) -> Armed:
         """Arm again after a change of size, type or angles; parameters scale with the size.
 
-        Raises RuntimeError when that is not possible: the run ends in Fault.
+        ``old`` is the shape of the frames before. Waits for the first image as long as the run is
+        not aborted: between two scans the sample moves out, and dark and flat fields are taken.
+
+        Raises EngineError when the new scan can't be had: the run ends in Fault.
         """
         self._board.notices.say("rearm", f"{reason}: starting anew")
         try:
-            scan = self._first_image(job, intake, "the image channel")
-            if scan.shape != old.shape:
-                self._params.change(self._params.get().rescaled(old.shape, scan.shape))
+            scan = self._first_image(job, intake, "the image channel", math.inf)
+            if scan.shape != old:
+                self._params.change(self._params.get().rescaled(old, scan.shape))
             return self._build(job, intake, scan)
         except ArmingError as error:
-            raise RuntimeError(f"could not arm again after '{reason}': {error}") from error
+            raise EngineError(f"could not arm again after '{reason}': {error}") from error
 
-    def _first_image(self, job: Job, intake: Intake, channel: str) -> ArmedScan:
+    def _first_image(self, job: Job, intake: Intake, channel: str, limit_s: float) -> ArmedScan:
         def why() -> str:
             if intake.frame_type not in ("Projection", ""):
-                return f"FrameType is {intake.frame_type}: only Projection frames are used"
+                return f"FrameType is {intake.frame_type}"
             return f"no image came from {channel}: is the detector acquiring?"
 
-        limit_s = _FIRST_IMAGE_FACTOR * self._timeout_s
         while True:
-            message = "Arming: waiting for the first projection"
-            self._wait(job, lambda: intake.scan is not None, limit_s, message, why)
+            self._wait(
+                job,
+                lambda: intake.scan is not None,
+                limit_s,
+                "Arming: waiting for the first projection",
+                why,
+                # dark and flat fields are being taken: the scan is on its way
+                hold=lambda: intake.frame_type not in ("Projection", ""),
+            )
             scan = intake.scan
             if scan is not None:  # else size or angles changed in this very moment
                 return scan
@@ -112,11 +124,15 @@ class Arming:
         limit_s: float,
         message: str,
         why: Callable[[], str],
+        hold: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._board.message = message
+        """Until ``there``; the time limit begins anew as long as ``hold``."""
         deadline = time.monotonic() + limit_s
         while not there():
             self._board.beat(job)
+            if hold():
+                deadline = time.monotonic() + limit_s
+            self._board.message = f"{message} ({why()})" if hold() else message
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise ArmingError(f"{why()} (waited {limit_s:g} s)")
@@ -135,9 +151,12 @@ class Arming:
         n_rows, n_cols = scan.shape
         capacity = scan.schedule.capacity
         self._board.message = f"Arming: {capacity} angles of {n_cols} x {n_rows} {scan.dtype}"
-        engine = self._make_engine(
-            capacity, n_rows, n_cols, scan.dtype, lambda: self._board.beat(job)
-        )
+        try:
+            engine = self._make_engine(
+                capacity, n_rows, n_cols, scan.dtype, lambda: self._board.beat(job)
+            )
+        except (ValueError, MemoryError) as error:
+            raise ArmingError(f"{n_cols} x {n_rows} frames can't be taken: {error}") from error
         try:
             self._first_fields(job, intake, engine)
         except Cancelled:
@@ -182,7 +201,8 @@ def set_field(engine: Engine, notices: Notices, kind: str, field: np.ndarray) ->
     try:
         (engine.set_dark if kind == "dark" else engine.set_flat)(field)
     except FieldError as error:
-        text = f"{error}; the last good one stays"
+        has_one = kind == "flat" and engine.has_flat
+        text = f"{error}; the last good one stays" if has_one else str(error)
         notices.raise_alarm(record, Severity.MAJOR, "READ", text)
         return False
     notices.clear_alarm(record)

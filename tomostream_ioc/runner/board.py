@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tomostream_ioc.errors import ArmingError
@@ -14,6 +16,8 @@ from tomostream_ioc.model.slices import SliceMeta, Slices
 from tomostream_ioc.model.state import StateMachine
 from tomostream_ioc.runner.notices import Notices
 from tomostream_ioc.runner.rates import Rate
+
+_BEAT_S = 0.5
 
 
 class Cancelled(Exception):  # noqa: N818 - no error: the way out of a run that was aborted
@@ -37,27 +41,49 @@ class Board:
         self.counters = Counters()
         self.notices = Notices()
         self.wake = threading.Event()  # set: there is something for the run's thread to do
-        self.message = "Idle: put StartRecon to Acquire to begin"
-        self.recon_time_s = 0.0
-        self.buffer_size = "0/0"
-        self.bad_pixels = 0
+        self.message = "Starting: preparing the kernels, up to a minute the first time"
         self.last_slices: tuple[Slices, SliceMeta] | None = None
-        self._latency_s = 0.0
-        self._posted = 0
         self._heartbeat_s = time.monotonic()
         self._frame_rate = Rate()
         self._recon_rate = Rate()
+        self._clear_figures()
 
     def new_run(self) -> None:
         self.counters.reset()
         self.notices.clear()
+        self._clear_figures()
+
+    def _clear_figures(self) -> None:
+        self.recon_time_s = 0.0
+        self.buffer_size = "0/0"
+        self.bad_pixels = 0
+        self._latency_s = 0.0
+        self._posted = 0
         self._frame_rate.reset()
+        self._recon_rate.reset()
 
     def beat(self, job: Job | None = None) -> None:
         """Sign of life of the run's thread. Raises Cancelled when the job is to end."""
         self._heartbeat_s = time.monotonic()
         if job is not None and job.cancelled:
             raise Cancelled
+
+    @contextlib.contextmanager
+    def beating(self) -> Iterator[None]:
+        """Signs of life during a call that blocks for seconds, and is known to end."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(_BEAT_S):
+                self.beat()
+
+        thread = threading.Thread(target=beat, name="beat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def sleep(self, most_s: float) -> None:
         """Wait for something to do."""
@@ -81,7 +107,7 @@ class Board:
             buffer_size=self.buffer_size,
             counts=counts,
             bad_pixels=self.bad_pixels,
-            frame_rate_hz=self._frame_rate.update(counts.received),
+            frame_rate_hz=self._frame_rate.update(counts.usable),
             recon_rate_hz=self._recon_rate.update(self._posted),
             latency_s=self._latency_s,
             heartbeat_s=self._heartbeat_s,

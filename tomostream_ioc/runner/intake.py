@@ -21,8 +21,11 @@ from tomostream_ioc.runner.staging import Allocate, StagingQueue, staging_depth
 #: as many frames of one new size or type in a row are a change, fewer are stray frames
 _SUSTAINED = 3
 
+#: staged ids are index + epoch * EPOCH_IDS, so that they grow when a detector counts anew
+EPOCH_IDS = 1 << 40
 #: where an alarm on a field belongs
 FIELD_RECORDS = {"dark": "DarkPVAName", "flat": "FlatPVAName"}
+_TOMOSCAN_RECORD = "TomoScanPVPrefix"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +56,8 @@ class Intake:
         self._tracker = SequenceTracker()
         self._frame_type = ""
         self._first_projid = 0
+        self._reconnected = False
+        self._epoch = 0  # grows when the detector counts anew
         self._schedule: ThetaSchedule | None = None
         self._scan: ArmedScan | None = None
         self._rearm_reason = ""
@@ -98,18 +103,13 @@ class Intake:
     # ---- StreamHandler
 
     def on_frame(self, frame: Frame) -> None:
-        self._counters.add(received=1)
         with self._lock:
-            self.last_frame_s = frame.received_s
             if frame.initial and not self._tracker.started:
-                # What the channel held before the run may be of another scan: it tells the size.
-                self._counters.add(received=-1)
-                if self._frame_type == "Projection" and self._scan is None:
-                    self._arm_for(frame)
-                    self._wake.set()
-                return
+                return  # what the channel held before the run may be of another scan
+            self._counters.add(received=1)
+            self.last_frame_s = frame.received_s
             # Dark and flat frames take ids of the same count: follow them, too.
-            index = self._follow(frame.unique_id, frame.initial)
+            index = self._follow(frame.unique_id)
             if index is None:
                 return
             if self._frame_type != "Projection":
@@ -133,7 +133,12 @@ class Intake:
                 return
             theta_deg, slot = place
             if not scan.staging.put(
-                frame.pixels, theta_deg, slot, index, frame.received_s, frame.timestamp_s
+                frame.pixels,
+                theta_deg,
+                slot,
+                self._epoch * EPOCH_IDS + index,
+                frame.received_s,
+                frame.timestamp_s,
             ):
                 self._counters.add(dropped=1)
                 self._notices.say("dropped", "Frames dropped: they come faster than they are used")
@@ -144,7 +149,7 @@ class Intake:
         self._counters.add(received=1)
         with self._lock:
             self.last_frame_s = time.monotonic()
-            if unique_id is not None and self._follow(unique_id, initial=False) is None:
+            if unique_id is not None and self._follow(unique_id) is None:
                 return
             self._reject(cause, reason)
 
@@ -191,7 +196,15 @@ class Intake:
         with self._lock:
             known = self.connected.get(what)
             self.connected[what] = connected
-        if known is not None and known != connected:
+            if what == "image":
+                self._reconnected = connected and known is False
+        if what == "tomoscan":
+            if connected:
+                self._notices.clear_alarm(_TOMOSCAN_RECORD)
+            elif known:
+                text = f"{channel} does not answer: FrameType may be old"
+                self._notices.raise_alarm(_TOMOSCAN_RECORD, Severity.INVALID, "COMM", text)
+        elif known is not None and known != connected:
             if connected:
                 self._notices.say(f"connection {what}", f"{channel} is back", logging.INFO)
             else:
@@ -200,9 +213,10 @@ class Intake:
 
     # ---- with the lock held
 
-    def _follow(self, unique_id: int, initial: bool) -> int | None:
+    def _follow(self, unique_id: int) -> int | None:
         """The frame's unwrapped id, or None for one that was here already."""
-        placed = self._tracker.place(unique_id, initial=initial)
+        placed = self._tracker.place(unique_id, reconnected=self._reconnected)
+        self._reconnected = False
         match placed.order:
             case Order.REPEATED_STATE:
                 self._counters.add(received=-1)
@@ -213,6 +227,7 @@ class Intake:
             case Order.LATE:
                 self._counters.add(disordered=1, missed=placed.missed)
             case Order.RESTART:
+                self._epoch += 1
                 self._notices.say("restart", f"The detector counts anew from frame {unique_id}")
             case Order.NEW if placed.missed:
                 self._counters.add(missed=placed.missed)

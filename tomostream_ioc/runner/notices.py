@@ -46,12 +46,21 @@ class Notices:
         more = f" ({held_back} more like it since the last line)" if held_back else ""
         log.log(level, "%s%s", text, more)
 
-    def raise_alarm(self, record: str, severity: Severity, status: str, message: str) -> None:
-        """Put an alarm on a record (name without prefix) and say why."""
+    def raise_alarm(
+        self, record: str, severity: Severity, status: str, message: str, *, quiet: bool = False
+    ) -> None:
+        """Put an alarm on a record (name without prefix) and say why.
+
+        ``quiet``: only log it, where the state's own sentence tells it as long as it lasts.
+        """
         with self._lock:
             known = self._alarms.get(record)
             self._alarms[record] = Alarm(severity, status, message)
-        if known is None or known.message != message:
+        if known is not None and known.message == message:
+            return
+        if quiet:
+            log.warning("%s", message)
+        else:
             self.say(f"alarm {record}", message)
 
     def clear_alarm(self, record: str) -> bool:

@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 
-from tomostream_ioc.errors import ArmingError
+from tomostream_ioc.errors import ArmingError, TomoStreamError
 from tomostream_ioc.model.control import (
     ChannelNames,
     Engine,
@@ -85,6 +85,7 @@ class Runner:
             for job in (self._job, self._next_job):
                 if job is not None:
                     job.cancelled = True
+        self._source.cancel()
         self._board.wake.set()
 
     def set_params(self, params: ReconParams) -> None:
@@ -103,9 +104,17 @@ class Runner:
         """What was published last, in this run or an earlier one."""
         return self._board.last_slices
 
+    def output_refused(self, reason: str) -> None:
+        """The slices can't be served under the name that was put; '' when they can again."""
+        if reason:
+            self._board.notices.raise_alarm("ReconPVAName", Severity.MAJOR, "WRITE", reason)
+        else:
+            self._board.notices.clear_alarm("ReconPVAName")
+
     # ---- the thread
 
     def start_thread(self) -> None:
+        self._board.message = "Idle: put StartRecon to Acquire to begin"
         self._thread.start()
 
     def shutdown(self, timeout_s: float = 4.0) -> bool:
@@ -133,24 +142,30 @@ class Runner:
         intake = Intake(board.counters, board.notices, board.wake, self._allocate)
         board.machine.to(RunState.ARMING)
         try:
+            board.beat(job)
             armed = self._arming.arm(job, intake)
             while True:
                 self._engine = armed.engine
                 board.machine.to(RunState.RUNNING)
                 reason = self._streaming.stream(job, intake, armed)
                 board.machine.to(RunState.ARMING)
+                shape = armed.scan.shape
+                del armed  # its ring and its queue are not needed while the next ones are made
                 self._release_engine()
-                armed = self._arming.rearm(job, intake, armed.scan, reason)
+                armed = self._arming.rearm(job, intake, shape, reason)
         except Cancelled:
             self._end(RunState.IDLE, "Stopped")
         except ArmingError as error:
-            log.warning("Not started: %s", error)
-            board.notices.raise_alarm("ReconStatus", Severity.MINOR, "STATE", str(error))
-            self._end(RunState.IDLE, f"Not started: {error}")
+            if job.cancelled:
+                self._end(RunState.IDLE, "Stopped")
+            else:
+                board.notices.raise_alarm("ReconStatus", Severity.MINOR, "STATE", str(error))
+                self._end(RunState.IDLE, f"Not started: {error}")
         except Exception as error:
             # Whatever an engine, a driver or the GPU throws: the records stay alive and say it.
             log.exception("The run failed")
-            text = f"{type(error).__name__}: {error}"
+            ours = isinstance(error, TomoStreamError)
+            text = str(error) if ours else f"{type(error).__name__}: {error}"
             board.notices.raise_alarm("ReconStatus", Severity.MAJOR, "STATE", text)
             self._end(RunState.FAULT, f"Fault: {text}. Put StartRecon to try again")
         with self._lock:
@@ -163,7 +178,7 @@ class Runner:
             self._board.machine.to(RunState.STOPPING)
         self._source.close()
         self._release_engine()
-        for record in (*FIELD_RECORDS.values(), "FrameRate"):
+        for record in (*FIELD_RECORDS.values(), "FrameRate", "TomoScanPVPrefix"):
             self._board.notices.clear_alarm(record)
         self._board.message = message
         self._board.machine.to(state)

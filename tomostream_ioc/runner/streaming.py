@@ -12,7 +12,7 @@ from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.slices import SliceMeta
 from tomostream_ioc.runner.arming import Armed, set_field
 from tomostream_ioc.runner.board import Board, Job, ParamStore
-from tomostream_ioc.runner.intake import ArmedScan, Intake
+from tomostream_ioc.runner.intake import EPOCH_IDS, ArmedScan, Intake
 from tomostream_ioc.runner.staging import Batch
 
 #: bytes of frames that the engine takes at once, and the most frames of them
@@ -35,6 +35,8 @@ class Streaming:
         self._sink = sink
         self._board = board
         self._params = params
+        self._refused = ""  # why the parameters can't be shown
+        self._clipped = ""  # which slices are shown elsewhere than asked
 
     def stream(self, job: Job, intake: Intake, armed: Armed) -> str:
         """Run until the stream changes so that it must be armed again; returns why.
@@ -44,6 +46,7 @@ class Streaming:
         scan, engine = armed.scan, armed.engine
         ring = _RingLog(scan.schedule.capacity)
         most = min(max(_BATCH_BYTES // _frame_bytes(scan), 1), _BATCH_MOST, ring.capacity)
+        self._refused = self._clipped = ""
         shown: ReconParams | None = None
         fresh = False  # something came since the last slices
         next_slices_s = 0.0
@@ -82,16 +85,14 @@ class Streaming:
 
     def _show(self, armed: Armed, params: ReconParams, ring: _RingLog) -> None:
         """Reconstruct and hand on; parameters that can't be shown leave the last slices."""
-        notices = self._board.notices
         inside, notes = params.clipped(*armed.scan.shape)
+        self._clipped = "; ".join(notes)
         try:
             slices = armed.engine.reconstruct(inside)
         except ParameterError as error:
-            notices.raise_alarm("ReconStatus", Severity.MINOR, "STATE", str(error))
+            self._refused = str(error)
             return
-        notices.clear_alarm("ReconStatus")
-        if notes:
-            notices.say("clipped", "; ".join(notes))
+        self._refused = ""
         self._board.bad_pixels = armed.engine.bad_pixels
         meta = ring.meta(inside, armed.engine.n_filled)
         self._board.last_slices = slices, meta
@@ -106,9 +107,16 @@ class Streaming:
             parts.append("no flat field yet, using a uniform one")
         if intake.frame_type != "Projection":
             parts.append(f"FrameType is {intake.frame_type}: waiting for projections")
-        lost = self._watch(intake)
-        if lost:
-            parts.append(lost)
+        if self._refused:
+            parts.append(f"the slices stand still: {self._refused}")
+            self._board.notices.raise_alarm(
+                "ReconStatus", Severity.MINOR, "STATE", self._refused, quiet=True
+            )
+        else:
+            self._board.notices.clear_alarm("ReconStatus")
+        if intake.connected.get("tomoscan") is False:
+            parts.append("tomoScan does not answer: FrameType may be old")
+        parts += [part for part in (self._watch(intake), self._clipped) if part]
         self._board.message = "; ".join(parts)
 
     def _watch(self, intake: Intake) -> str:
@@ -151,8 +159,8 @@ class _RingLog:
         received_s, self._received_s = self._received_s, 0.0
         return SliceMeta(
             params=params,
-            newest_id=int(filled.max()),
-            oldest_id=int(filled.min()),
+            newest_id=int(filled.max()) % EPOCH_IDS,
+            oldest_id=int(filled.min()) % EPOCH_IDS,
             newest_received_s=received_s,
             newest_timestamp_s=self._timestamp_s,
             n_angles=n_angles,
