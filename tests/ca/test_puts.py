@@ -68,6 +68,8 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("ServerRunning", 7, "ENUM"),
     ("TomoScanPVPrefix", "a\tb", "STRING"),
     ("ReconPVAName", "", "STRING"),
+    ("ReconPVAName", "two words", "STRING"),
+    ("ReconPVAName", "blank:behind ", "STRING"),
     ("ReconStatus", "text", "STRING"),
     ("ReconStatus", 300, "LONG"),
     ("Center.PREC", "nan", "STRING"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 import pytest
@@ -196,3 +197,28 @@ def test_server_running_stops_at_a_fault_and_a_client_can_feed_the_watchdog(
     assert client.put("Watchdog", "5") == ECA_NORMAL
     wait_for(lambda: ioc.value("ServerRunning") == 1, "Running at the next tick", 2.0)
     assert client.put("Watchdog.SCAN", "Passive") == ECA_NORMAL
+
+
+def test_a_name_put_in_a_run_is_said_to_wait_for_the_next(
+    ioc: Ioc, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "tomostream_ioc.epics.group")
+    assert client.put("DarkPVAName", "before:dark") == ECA_NORMAL
+    assert not caplog.messages
+    client.start_put("StartRecon", "1")
+    wait_for(lambda: ioc.value("StartRecon") == 1, "Acquire")
+    assert client.put("DarkPVAName", "other:dark") == ECA_NORMAL
+    assert caplog.messages == [
+        "ref:TomoStream:DarkPVAName = 'other:dark' takes effect at the next start"
+    ]
+    assert client.get("DarkPVAName") == "other:dark"
+
+
+def test_lens_change_sync_is_kept_and_said_to_do_nothing(
+    ioc: Ioc, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert client.put("LensChangeSync", "Yes") == ECA_NORMAL
+    assert client.put("LensChangeSync", "No") == ECA_NORMAL
+    assert client.put("LensChangeSync", "Yes") == ECA_NORMAL
+    assert client.get("LensChangeSync") == 1
+    assert caplog.messages.count("LensChangeSync is kept but not acted upon yet") == 2

@@ -65,7 +65,7 @@ def test_5_float_frames_with_nan_and_infinity_give_finite_slices(rig, tmp_path):
 
 def refused(rig, reason):
     token = rig.ioc.start()
-    wait_for(lambda: rig.ioc.ca.put_done(token), 15, "the busy put to complete")
+    wait_for(lambda: rig.ioc.ca.put_done(token), 30, "the busy put to complete")
     assert rig.ioc.get("StartRecon") == 0
     status = rig.ioc.status()
     assert status.startswith("Not started"), status
@@ -85,7 +85,7 @@ def test_10_theta_channel_missing_refuses_the_start(rig):
     name = rig.ioc.get("ThetaPVAName")
     rig.ioc.put("ThetaPVAName", "T:NoSuchTheta", wait=True)
     token = rig.ioc.start()
-    wait_for(lambda: rig.ioc.ca.put_done(token), 15)
+    wait_for(lambda: rig.ioc.ca.put_done(token), 30)
     assert "T:NoSuchTheta does not answer" in rig.ioc.status()
     rig.ioc.put("ThetaPVAName", name, wait=True)
     rig.run()

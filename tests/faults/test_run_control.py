@@ -20,6 +20,7 @@ def test_18_exception_in_the_engine_is_a_fault_and_a_new_start_works(rig):
     resource.prlimit(pid, resource.RLIMIT_AS, (used + (300 << 20), unlimited[1]))
     try:
         rig.detector.do("theta 400000 step=0.00045")
+        rig.ioc.wait_status("waiting for the first projection")
         rig.send(4, 5, 6)
         rig.ioc.wait_status("Fault", 20)
     finally:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import math
 import os
 import queue
@@ -25,6 +27,7 @@ from p4p.client.thread import Context
 
 from tomostream_ioc.sim.faults import FaultPlan, FaultRates
 from tomostream_ioc.sim.phantom import default_phantom
+from tomostream_ioc.simulation import SimulatedStream
 
 PREFIX = "2bmb:TomoScanStream:"
 IMAGE = "2bmbSP1:Pva1:Image"
@@ -442,6 +445,40 @@ def test_it_ends_with_its_parent():
     parent.wait()
     gone = lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE  # noqa: E731
     wait_for("the end of the child", gone, limit_s=5)
+
+
+def test_the_ioc_finds_its_simulator_alone_and_says_when_it_is_gone(monkeypatch, caplog):
+    """A beamline's address list has another server of the same names; kill -9 is noticed once."""
+    for name in ("EPICS_CA", "EPICS_PVA"):
+        monkeypatch.setenv(f"{name}_ADDR_LIST", "192.0.2.1")
+        monkeypatch.setenv(f"{name}_AUTO_ADDR_LIST", "YES")
+        monkeypatch.setenv(f"{name}_NAME_SERVERS", "192.0.2.1")
+
+    async def start_and_kill() -> None:
+        simulated = SimulatedStream(["--size", "32", "--angles", "4", "--idle"])
+        await simulated.start()
+        assert not any("192.0.2.1" in value for value in os.environ.values())
+        (child,) = psutil.Process().children()
+        child.kill()
+        for _ in range(500):
+            if caplog.records:
+                break
+            await asyncio.sleep(0.01)
+        await simulated.stop()
+
+    async def start_and_stop() -> None:
+        simulated = SimulatedStream(["--size", "32", "--angles", "4", "--idle"])
+        await simulated.start()
+        await simulated.stop()
+
+    with caplog.at_level(logging.ERROR):
+        asyncio.run(start_and_kill())
+        assert [r.message for r in caplog.records] == [
+            "the simulated scan ended with signal SIGKILL: there will be no more frames"
+        ]
+        caplog.clear()
+        asyncio.run(start_and_stop())
+        assert not caplog.records
 
 
 def test_what_cannot_be_is_refused_in_one_line(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -244,16 +245,46 @@ def test_a_name_that_can_not_be_served_keeps_the_old_one(
     make: Callable[..., PvaSink], client: SliceReader, caplog: pytest.LogCaptureFixture
 ):
     record = SharedPV(nt=NTScalar("d"), initial=1.0)
-    sink = make(providers=[{"S:TakenX": record}])
+    told: list[str] = []
+    sink = make(providers=[{"S:TakenX": record}], on_refusal=told.append)
     for bad, words in (("", "no name"), ("two words", "no name"), ("S:Taken", "S:TakenX")):
         caplog.clear()
         sink.set_output(bad)
         wait_for(lambda: caplog.messages, what="the refusal")
         assert words in caplog.messages[0]
         assert "S:Recon stays" in caplog.messages[0]
+        wait_for(lambda words=words: told and words in told[-1], what="the refusal is told")
+        assert sink.refusal == told[-1]
     sink.publish(slices(), META)
     posted(sink)
     assert client.get("S:Recon")[0].size
+    for good in ("S:Recon", "S:Other", "S:Another"):
+        sink.set_output(good)
+        wait_for(lambda good=good: sink.output == good, what="the next name")
+    wait_for(lambda: told[-1] == "", what="the all-clear")
+    assert sink.refusal == ""
+    assert told.count("") == 1
+
+
+def test_a_port_in_use_is_an_error_and_not_another_port(
+    serving: None, ports: ServerPorts, monkeypatch: pytest.MonkeyPatch
+):
+    threads = threading.active_count()
+    with socket.socket() as listener:
+        listener.bind((LOOPBACK, ports.pva))
+        listener.listen()
+        message = f"PVA port {ports.pva} is in use.*EPICS_PVAS_SERVER_PORT"
+        with pytest.raises(ConfigError, match=message):
+            PvaSink(interfaces=[LOOPBACK])
+        monkeypatch.delenv("EPICS_PVAS_INTF_ADDR_LIST")  # on all addresses
+        with pytest.raises(ConfigError, match=message):
+            PvaSink()
+        monkeypatch.delenv("EPICS_PVAS_SERVER_PORT")  # EPICS_PVA_SERVER_PORT says the same
+        with pytest.raises(ConfigError, match=message):
+            PvaSink()
+        monkeypatch.setenv("EPICS_PVAS_SERVER_PORT", "0")  # any will do
+        PvaSink(interfaces=[LOOPBACK]).close()
+    assert threading.active_count() == threads
 
 
 def test_two_sinks_of_one_name(make: Callable[..., PvaSink]):

@@ -11,6 +11,7 @@ from pva_helpers import Recorder, Script, names, opened
 from pvapy_sender import MEMBERS, synthetic
 from support.processes import wait_for
 
+from tomostream_ioc.epics import pva_source
 from tomostream_ioc.epics.pva_source import PvaSource
 from tomostream_ioc.errors import ArmingError
 
@@ -226,11 +227,59 @@ def test_closed_from_within_a_callback(sender: Script, source: PvaSource):
     ("change", "record"),
     [
         ({"image_pva_p_name": ""}, "ImagePVAPName"),
-        ({"dark_pva": " "}, "DarkPVAName"),
-        ({"flat_pva": ""}, "FlatPVAName"),
         ({"theta_pva": ""}, "ThetaPVAName"),
     ],
 )
 def test_an_empty_name_is_said(source: PvaSource, change: dict[str, str], record: str):
     with pytest.raises(ArmingError, match=record):
         source.open(names(**change), Recorder(), 0.2)
+
+
+def test_fields_without_a_name_are_left_out(sender: Script, source: PvaSource):
+    recorder = Recorder()
+    source.open(names(dark_pva="", flat_pva=" "), recorder, 0.2)
+    wait_for(lambda: recorder.connected("image"), what="connection")
+    sender.do("dark")
+    sender.do("frame 1")
+    wait_for(lambda: recorder.ids == [1], what="a frame")
+    assert {what for what, _, _ in recorder.connections} == {"image", "theta"}
+    assert recorder.fields == []
+
+
+def test_cancel_ends_the_wait_for_the_angles_at_once(
+    source: PvaSource, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pva_source, "_THETA_FIRST_S", 30.0)
+    recorder = Recorder()
+    failed: list[str] = []
+
+    def run() -> None:
+        try:
+            source.open(names(), recorder, 0.1)
+        except ArmingError as error:
+            failed.append(str(error))
+
+    opening = threading.Thread(target=run)
+    opening.start()
+    wait_for(
+        lambda: [t for t in threading.enumerate() if t.name == "pva T:StreamTheta"],
+        what="the wait for theta",
+    )
+    source.cancel()
+    opening.join(2.0)
+    assert not opening.is_alive()
+    assert "aborted" in failed[0]
+    assert not [t for t in threading.enumerate() if t.name.startswith("pva ")]
+
+
+def test_cancel_is_of_no_effect_on_what_is_open_or_opened_later(sender: Script, source: PvaSource):
+    source.cancel()
+    recorder = opened(source)
+    source.cancel()
+    sender.do("frame 1")
+    wait_for(lambda: recorder.ids == [1], what="a frame")
+    source.close()
+    source.cancel()
+    recorder = opened(source)
+    sender.do("frame 2")
+    wait_for(lambda: recorder.ids[-1:] == [2], what="a frame of the next run")

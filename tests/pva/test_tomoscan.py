@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -89,7 +90,8 @@ def test_without_tomoscan_all_frames_are_projections(
     assert recorder.connected("tomoscan") is None
 
 
-def test_close_ends_an_open_that_still_waits(source: PvaSource):
+@pytest.mark.parametrize("end", [PvaSource.close, PvaSource.cancel])
+def test_an_open_that_still_waits_is_ended(source: PvaSource, end: Callable[[PvaSource], None]):
     failed: list[Exception] = []
 
     def run() -> None:
@@ -102,7 +104,7 @@ def test_close_ends_an_open_that_still_waits(source: PvaSource):
     opening.start()
     wait_for(lambda: [t for t in threading.enumerate() if t.name == "tomoscan ca"], what="opening")
     began = time.monotonic()
-    source.close()
+    end(source)
     opening.join(5.0)
     assert not opening.is_alive()
     assert time.monotonic() - began < 2.0
@@ -117,3 +119,21 @@ def test_runs_leave_no_thread_behind(start: Callable[..., Script], source: PvaSo
         source.open(names(**WITH_IOC), recorder, 5.0)
         source.close()
         assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_the_end_leaves_no_call_of_caproto_unawaited(
+    start: Callable[..., Script],
+    source: PvaSource,
+    recwarn: pytest.WarningsRecorder,
+    dies: bool,
+):
+    ioc = start("softioc_tomoscan.py")
+    recorder = Recorder()
+    source.open(names(**WITH_IOC), recorder, 5.0)
+    if dies:
+        ioc.stop()
+        wait_for(lambda: recorder.connected("tomoscan") is False, what="disconnection")
+    source.close()
+    gc.collect()
+    assert [str(warning.message) for warning in recwarn if "awaited" in str(warning.message)] == []

@@ -38,7 +38,7 @@ class Rig:
         self.start_tomoscan()
         options = (
             "--TOMO_SCAN T:TS: --IMAGE_P T:TS:PvaPluginPVPrefix --THETA_PVA T:StreamTheta "
-            "--DARK_PVA T:StreamDarkFields --FLAT_PVA T:StreamFlatFields --timeout 2"
+            "--DARK_PVA T:StreamDarkFields --FLAT_PVA T:StreamFlatFields --timeout 8"
         )
         self.ioc = Ioc(folder, *options.split(), reach=(self.detector_ports, self.tomoscan_ports))
         self.ioc.expect("Ready")
@@ -69,7 +69,7 @@ class Rig:
     def start(self) -> int:
         """Start, up to where the first frame may come."""
         token = self.ioc.start()
-        self.ioc.wait_status("waiting for the first projection", 15)
+        self.ioc.wait_status("waiting for the first projection", 20)
         return token
 
     def send(self, *ids: int, **options: object) -> None:

@@ -36,6 +36,11 @@ def test_substitutions_file_gives_the_macros_and_options_win():
     assert config.macros["RECON_PVA"] == "my:recon"
 
 
+def test_options_for_the_simulator_are_split_as_a_shell_does():
+    config = parse(["--simulate", "--sim-arguments=--idle --scan 'my scan.h5'"])
+    assert config.sim_arguments == ("--idle", "--scan", "my scan.h5")
+
+
 @pytest.mark.parametrize(
     ("macros", "reason"),
     [
@@ -73,6 +78,10 @@ def run(*arguments, cwd=ROOT):
         (["--device", "cuda:99"], "cuda:99"),
         (["--seconds", "-1"], "positive number of seconds"),
         (["--P", "$(NOT_THERE)"], "NOT_THERE"),
+        (["--png", "slices.xyz"], "ends in .png"),
+        (["--simulate", "--TOMO_SCAN", ""], "--simulate needs a TOMO_SCAN prefix"),
+        (["--simulate", "--IMAGE_P", "my:prefix"], "an image channel whose name ends in Image"),
+        (["--sim-arguments=--P 'a"], "No closing quotation"),
     ],
 )
 def test_what_can_not_be_used_ends_with_one_line_and_exit_code_2(arguments, reason):
