@@ -287,8 +287,9 @@ def test_a_port_in_use_is_an_error_and_not_another_port(
     assert threading.active_count() == threads
 
 
-def test_two_sinks_of_one_name(make: Callable[..., PvaSink]):
+def test_two_sinks_of_one_name(make: Callable[..., PvaSink], monkeypatch: pytest.MonkeyPatch):
     make()
+    monkeypatch.setenv("EPICS_PVAS_SERVER_PORT", "0")
     with pytest.raises(ConfigError, match="S:Recon is served already"):
         make()
 

@@ -342,7 +342,7 @@ def test_the_newest_of_the_older_files_is_the_last_resort(
     for number in range(3):
         path = saved(tmp_path, f"{PREFIX}OrthoZ {number}")
         path.rename(tmp_path / f"auto_settings.sav{number}")
-        os.utime(tmp_path / f"auto_settings.sav{number}", (1000 + number % 2,) * 2)
+        os.utime(tmp_path / f"auto_settings.sav{number}", (1000, 1000))
     (tmp_path / "auto_settings.sav1").write_text("torn")
     os.utime(tmp_path / "auto_settings.sav1", (1001, 1001))
     (tmp_path / "auto_settings.savB").write_text("torn")

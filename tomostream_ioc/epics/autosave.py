@@ -18,7 +18,7 @@ from tomostream_ioc.epics.record import Record
 from tomostream_ioc.epics.wire import PutError, check_enum, check_float, check_int, check_text
 from tomostream_ioc.errors import ConfigError
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 FILE_NAME = "auto_settings.sav"
 PERIOD_S = 30.0
@@ -105,11 +105,12 @@ class Autosave:
         self._lock = threading.Lock()  # a save in a thread, and the last one at exit
         self._written: list[str] | None = None
         self._complaint = ""
+        self._unreadable = False  # the file may hold settings: it is not written over
         self._names: list[str] = []
         for request in request_files:
             for name in read_request(request, macros):
                 if self._find(name) is None:
-                    logger.warning("%s asks for %s, which is no record here", request, name)
+                    log.warning("%s asks for %s, which is no record here", request, name)
                 elif name not in self._names:
                     self._names.append(name)
 
@@ -128,26 +129,55 @@ class Autosave:
     def restore(self) -> list[str]:
         """Set the records from the saved file, before the server runs.
 
-        Nothing is put to the run. Returns a sentence for each value that was refused; a file that
-        can't be used at all is left out whole, set aside and logged.
+        Where the file can't be used, .savB is, then the newest of .sav0 to .sav2, then none; the
+        log says which. A .sav or .savB that is broken or another IOC's is set aside, one that
+        can't be read stays as it is. Nothing is put to the run. Returns a sentence for each value
+        that was refused.
         """
-        try:
-            values = parse_saved(self.path.read_text(encoding="latin-1"))
-        except FileNotFoundError:
-            return []
-        except (OSError, ValueError) as error:
-            logger.warning("%s is not used, the defaults hold: %s", self.path, error)
-            if isinstance(error, ValueError):
-                self._set_aside()
-            return []
-        refusals = [
-            f"{name} is not restored: {reason}"
-            for name, text in values.items()
-            if (reason := self._restore_one(name, text)) is not None
-        ]
-        for refusal in refusals:
-            logger.warning("%s: %s", self.path, refusal)
-        return refusals
+        missed = False
+        for path in self._candidates():
+            try:
+                values = self._parse(path)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                log.error("%s can't be read: %s", path, error.strerror or error)
+                if path == self.path:
+                    self._unreadable = True
+                    log.error("so no settings are saved: make it readable, then start again")
+            except ValueError as error:
+                kept = self._set_aside(path) if path in (self.path, self._backup) else ""
+                log.warning("%s is not used: %s%s", path, error, kept)
+            else:
+                if path != self.path:
+                    log.warning("settings are restored from %s", path)
+                return [
+                    f"{name} is not restored: {reason}"
+                    for name, text in values.items()
+                    if (reason := self._restore_one(name, text)) is not None
+                ]
+            missed = True
+        if missed:
+            log.warning("no saved settings can be used: the defaults hold")
+        return []
+
+    @property
+    def _backup(self) -> Path:
+        """What the file was before the last save."""
+        return self.path.with_name(FILE_NAME + "B")
+
+    def _candidates(self) -> list[Path]:
+        """The files that may hold settings, the best first."""
+        older = [self.path.with_name(f"{FILE_NAME}{number}") for number in range(3)]
+        # EPICS autosave writes these in turn, every minute: each of them may be the newest
+        return [self.path, self._backup, *sorted(older, key=_changed_s, reverse=True)]
+
+    def _parse(self, path: Path) -> dict[str, str]:
+        """Raises OSError, or ValueError for a file that is broken or another IOC's."""
+        values = parse_saved(path.read_text(encoding="latin-1"))
+        if values and not any(name.startswith(self._group.prefix) for name in values):
+            raise ValueError(f"it is another IOC's, nothing in it is {self._group.prefix}*")
+        return values
 
     def _restore_one(self, name: str, text: str) -> str | None:
         """Why a value is refused, or None."""
@@ -168,12 +198,19 @@ class Autosave:
             return str(error)
         return None
 
-    def _set_aside(self) -> None:
-        """Keep a file that can't be used: the next save would write over it."""
-        aside = self.path.with_name(f"{FILE_NAME}_bad_{time.strftime('%y%m%d-%H%M%S')}")
-        with contextlib.suppress(OSError):
-            self.path.replace(aside)
-            logger.warning("%s is kept as %s", self.path, aside.name)
+    def _set_aside(self, path: Path) -> str:
+        """Keep a file that can't be used, as the next save would write over it; says where."""
+        stem = aside = f"{path.name}_bad_{time.strftime('%y%m%d-%H%M%S')}"
+        number = 1
+        while path.with_name(aside).exists():
+            number += 1
+            aside = f"{stem}_{number}"
+        try:
+            path.rename(path.with_name(aside))
+        except OSError as error:
+            self._unreadable = True
+            return f"; it can't be set aside, so nothing is saved: {error.strerror or error}"
+        return f"; it is kept as {aside}"
 
     # --- save -----------------------------------------------------------------------------
 
@@ -196,23 +233,40 @@ class Autosave:
                 await asyncio.to_thread(self._save, lines)
 
     def save_now(self) -> bool:
-        """Save at once, as at exit; False where that failed."""
+        """Save at once, as at exit; False where that failed or must not be."""
         return self._save(self._lines())
 
     def _save(self, lines: list[str]) -> bool:
         stamp = time.strftime("%y%m%d-%H%M%S")
         header = f"# autosave R5.3\tAutomatically generated - DO NOT MODIFY - {stamp}"
         with self._lock:
+            if self._unreadable:  # restore() has said so
+                return False
             try:
-                _write_whole(self.path, "\n".join([header, *lines, _END, ""]).encode("latin-1"))
+                content = "\n".join([header, *lines, _END, ""]).encode("latin-1")
+                _write_whole(self.path, content, self._backup if self._is_good() else None)
             except OSError as error:
                 complaint = f"settings can't be saved to {self.path}: {error.strerror or error}"
                 if complaint != self._complaint:  # every 30 s the same would fill the log
-                    logger.error("%s", complaint)
+                    log.error("%s", complaint)
                 self._complaint = complaint
                 return False
             self._complaint, self._written = "", lines
             return True
+
+    def _is_good(self) -> bool:
+        """True when what is there now is worth a backup."""
+        try:
+            return bool(self._parse(self.path))
+        except (OSError, ValueError):
+            return False
+
+
+def _changed_s(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _field_of_text(spec: FieldSpec, text: str) -> object:
@@ -230,8 +284,11 @@ def _field_of_text(spec: FieldSpec, text: str) -> object:
             return check_text(text, spec.size)
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    """Replace a file so that at any moment, also after a crash, the old or the new one is whole."""
+def _write_whole(path: Path, content: bytes, backup: Path | None = None) -> None:
+    """Replace a file so that at any moment, also after a crash, the old or the new one is whole.
+
+    What it was before goes on as ``backup``, which is replaced in the same way.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -241,6 +298,8 @@ def _write_whole(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         if temporary.read_bytes() != content:
             raise OSError("what was read back is not what was written")
+        if backup is not None:
+            _keep(path, backup)
         temporary.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
@@ -251,3 +310,16 @@ def _write_whole(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _keep(path: Path, backup: Path) -> None:
+    """Give the file a second name; ``path`` itself stays, so nothing is ever without a file."""
+    link = backup.with_name(f".{backup.name}.{os.getpid()}.tmp")
+    link.unlink(missing_ok=True)  # of a process that was killed, and had the same number
+    try:
+        link.hardlink_to(path)
+    except OSError:  # a file system without hard links
+        _write_whole(backup, path.read_bytes())
+        return
+    link.replace(backup)
+    link.unlink(missing_ok=True)  # replace() does nothing where both are the same file already

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from tomostream_ioc.epics.channel import Deferred
+from tomostream_ioc.epics.dbd import fields_of
 from tomostream_ioc.epics.declarations import TomoStreamRecords
 from tomostream_ioc.epics.record import Record
 from tomostream_ioc.epics.records import Mbbo
@@ -33,18 +35,21 @@ PARAMETERS: dict[str, str] = {
     "pixel_size": "pixel_size_um",
 }
 
-RECORD_NAME_LENGTH = 60
+# read when a run starts
+NAMES = ("tomoscan_prefix", "image_pva", "dark_pva", "flat_pva", "theta_pva")
+
+log = logging.getLogger(__name__)
+
 Putter = Callable[[Record, Any], Awaitable[Deferred | None]]
 
 
 def _check_names(prefix: str, macros: Mapping[str, str]) -> None:
     """Raises ConfigError for a prefix or a macro that does not fit its records."""
+    limit = fields_of("ao")["NAME"].size - 1
     for prop in TomoStreamRecords._pvs_.values():
         name = f"{prefix}{prop.pvspec.name}"
-        if len(name) > RECORD_NAME_LENGTH or not name.isascii() or not name.isprintable():
-            raise ConfigError(
-                f"{name!r} can't name a record: at most {RECORD_NAME_LENGTH} ASCII characters"
-            )
+        if len(name) > limit or not name.isascii() or not name.isprintable():
+            raise ConfigError(f"{name!r} can't name a record: at most {limit} ASCII characters")
         macro = prop.pvspec.cls_kwargs["macro"]
         try:
             check_text(macros.get(macro, ""), 40)
@@ -65,11 +70,13 @@ class TomoStreamGroup(TomoStreamRecords):
         self.reporter = RunReporter(self)
         self._putters: dict[str, Putter] = {
             **dict.fromkeys(PARAMETERS, self._put_parameter),
+            **dict.fromkeys(NAMES, self._put_name),
             "start_recon": self._put_start_recon,
             "abort_recon": self._put_abort_recon,
             "status": self._put_status,
             "recon_pva": self._put_recon_pva,
             "crosshair": self._put_crosshair,
+            "lens_change_sync": self._put_lens_change_sync,
         }
         _check_names(prefix, macros)
         super().__init__(prefix, macros=dict(macros))
@@ -150,7 +157,17 @@ class TomoStreamGroup(TomoStreamRecords):
     async def _put_recon_pva(self, instance: Record, value: str) -> None:
         if not value.strip():
             raise PutError("the slices need a channel name")
+        if any(character.isspace() for character in value):
+            raise PutError("a channel name has no blanks")
         self.control.set_output(value)
+
+    async def _put_name(self, instance: Record, value: str) -> None:
+        if self.reporter.running:
+            log.info("%s = %r takes effect at the next start", instance.pvname, value)
+
+    async def _put_lens_change_sync(self, instance: Record, value: int) -> None:
+        if value:
+            log.warning("LensChangeSync is kept but not acted upon yet")
 
     async def _put_crosshair(self, instance: Record, value: int) -> None:
         self.control.set_crosshair(bool(value))

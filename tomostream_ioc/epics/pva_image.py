@@ -12,7 +12,7 @@ from tomostream_ioc.epics.pva_reader import ChannelReader
 from tomostream_ioc.errors import FrameError
 from tomostream_ioc.model.control import StreamHandler
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _DEPTH_MIN, _DEPTH_MAX = 4, 1024
 
@@ -95,7 +95,7 @@ class ImageReader(ChannelReader):
         depth = min(max(self._queue_bytes // n_bytes, _DEPTH_MIN), _DEPTH_MAX)
         if self._depth / 2 < depth < self._depth * 2:
             return
-        _log.info("%s: queue of %d frames of %d bytes", self.channel, depth, n_bytes)
+        log.info("%s: queue of %d frames of %d bytes", self.channel, depth, n_bytes)
         self._depth = depth
         self._overlap = [value.get("uniqueId")]
         self.resubscribe(self._request_of(depth))

@@ -11,7 +11,7 @@ from typing import Protocol
 from p4p import Value
 from p4p.client.raw import Context, Disconnected, Finished, Subscription
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _RETRY_S = 1.0  # after a server has refused or ended a subscription
 _JOIN_S = 10.0
@@ -63,7 +63,7 @@ class ChannelReader:
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(_JOIN_S)
             if self._thread.is_alive():
-                _log.error("%s: the receiver of its updates hangs", self.channel)
+                log.error("%s: the receiver of its updates hangs", self.channel)
         for subscription in (self._current, self._next):
             if subscription is not None:
                 subscription.close()
@@ -107,8 +107,8 @@ class ChannelReader:
                     if self._current is None:
                         self._current = self._subscribe()
                 self._drain()
-            except Exception:  # noqa: BLE001 - a defect of one update must not end all of them
-                _log.exception("%s: an update could not be handled", self.channel)
+            except Exception:  # a defect of one update must not end all of them
+                log.exception("%s: an update could not be handled", self.channel)
                 self._wake.put(None)  # there may be more in the queue
 
     def _wait(self) -> None:
@@ -160,7 +160,7 @@ class ChannelReader:
         if isinstance(event, Disconnected) and not isinstance(event, Finished):
             return
         if not isinstance(event, Finished):
-            _log.warning("%s: the server refuses the subscription: %s", self.channel, event)
+            log.warning("%s: the server refuses the subscription: %s", self.channel, event)
         if self._current is not None:
             self._current.close()
             self._current = None

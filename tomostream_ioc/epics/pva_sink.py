@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 
 from p4p.client.raw import Cancelled, Context
@@ -16,10 +17,11 @@ from tomostream_ioc.errors import ConfigError
 from tomostream_ioc.model.control import Alarm, PostedListener
 from tomostream_ioc.model.slices import SliceMeta, Slices
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _CLASH_S = 0.4  # how long an answer is awaited before a name is taken as free
 _JOIN_S = 10.0
+_DEFAULT_PORT = 5075
 
 
 class PvaSink:
@@ -27,9 +29,11 @@ class PvaSink:
 
     ``interfaces`` are the addresses to serve on, all when empty; EPICS_PVAS_* of the environment
     hold for the rest. ``providers`` are further p4p providers (or name -> SharedPV) for the same
-    server. Nobody looking at a channel, its image is not even put together.
+    server. ``on_refusal`` is told from the sink's thread why the name of a set_output() can't be
+    served, and '' once a later one is. Nobody looking at a channel, its image is not even put
+    together.
 
-    Raises ConfigError: ``channel`` can't be served, or the server can't start.
+    Raises ConfigError: ``channel`` can't be served, the server can't start, or its port is in use.
     """
 
     def __init__(
@@ -40,7 +44,9 @@ class PvaSink:
         providers: Sequence[StaticProvider | Mapping[str, object]] = (),
         crosshair: bool = True,
         clash_s: float = _CLASH_S,
+        on_refusal: Callable[[str], None] | None = None,
     ):
+        self._on_refusal = on_refusal
         self._clash_s = clash_s
         self._provider = StaticProvider("slices")
         conf = {"EPICS_PVAS_INTF_ADDR_LIST": " ".join(interfaces)} if interfaces else None
@@ -48,6 +54,12 @@ class PvaSink:
             self._server = Server(providers=[self._provider, *providers], conf=conf, useenv=True)
         except RuntimeError as error:
             raise ConfigError(f"The PV Access server can't start: {error}") from error
+        served, asked = self._server.conf()["EPICS_PVAS_SERVER_PORT"], _asked_port(self._server)
+        if asked and int(served) != asked:  # where it can't have a port, it takes any
+            self._server.stop()
+            raise ConfigError(
+                f"PVA port {asked} is in use: another IOC may have it; set EPICS_PVAS_SERVER_PORT"
+            )
         self._condition = threading.Condition()
         # ---- under the condition's lock
         self._mail: tuple[Slices, SliceMeta] | None = None
@@ -60,6 +72,7 @@ class PvaSink:
         self._listener: PostedListener | None = None
         # ---- the thread's own, and the constructor's before it
         self._output = ""
+        self._refusal = ""
         self._channels: list[ImageChannel] = []
         self._shown = Shown(crosshair=crosshair)
         self._thread = threading.Thread(target=self._run, name="pva slices", daemon=True)
@@ -74,6 +87,11 @@ class PvaSink:
     def output(self) -> str:
         """The name that is served now; '' when none is."""
         return self._output
+
+    @property
+    def refusal(self) -> str:
+        """Why the newest name of set_output() is not served; '' when it is."""
+        return self._refusal
 
     @property
     def idle(self) -> bool:
@@ -91,7 +109,7 @@ class PvaSink:
             self._condition.notify()
 
     def set_output(self, channel: str) -> None:
-        """Serve under another name. A name that can't be served is logged, the old one stays."""
+        """Serve under another name. Where it can't be, ``refusal`` says so, the old one stays."""
         with self._condition:
             self._new_output = channel
             self._condition.notify()
@@ -131,9 +149,7 @@ class PvaSink:
                 self._posting = mail is not None
             try:
                 if output is not None:
-                    refusal = self._serve(output)
-                    if refusal:
-                        _log.error("%s", refusal)
+                    self._tell(self._serve(output))
                 if new_alarm:
                     self._shown = self._shown.with_alarm(alarm)
                     for channel in self._channels:
@@ -148,8 +164,8 @@ class PvaSink:
                     self._shown = self._shown.with_crosshair(crosshair)
                     for channel in self._channels[:1]:  # lines are on the combined image only
                         channel.show(self._shown)
-            except Exception:  # noqa: BLE001 - one set of slices must not end all others
-                _log.exception("The slices could not be posted")
+            except Exception:  # one set of slices must not end all others
+                log.exception("The slices could not be posted")
 
     def _something_to_do(self) -> bool:
         return (
@@ -159,6 +175,14 @@ class PvaSink:
             or self._new_alarm
             or self._crosshair != self._shown.crosshair
         )
+
+    def _tell(self, refusal: str) -> None:
+        if refusal:
+            log.error("%s", refusal)
+        if refusal != self._refusal:
+            self._refusal = refusal
+            if self._on_refusal is not None:
+                self._on_refusal(refusal)
 
     def _serve(self, output: str) -> str:
         """Serve under this name instead of the old one; returns why it can't be, or ''."""
@@ -206,3 +230,17 @@ class PvaSink:
                 for operation in operations:
                     operation.close()
         return ""
+
+
+def _asked_port(server: Server) -> int:
+    """The TCP port that the environment asks for, as pvxs reads it; 0 for any."""
+    # an address is shown with its port (which may be its own), all addresses without
+    first = [*server.conf().get("EPICS_PVAS_INTF_ADDR_LIST", "").split(), ""][0]
+    port = first.rpartition(":")[2]
+    if port.isdecimal():
+        return int(port)
+    for name in ("EPICS_PVAS_SERVER_PORT", "EPICS_PVA_SERVER_PORT"):
+        if name in os.environ:
+            port = os.environ[name].strip()
+            return int(port) if port.isdecimal() else _DEFAULT_PORT
+    return _DEFAULT_PORT

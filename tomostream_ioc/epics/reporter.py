@@ -19,7 +19,7 @@ from tomostream_ioc.model.state import RunState
 if TYPE_CHECKING:
     from tomostream_ioc.epics.group import TomoStreamGroup
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 POLL_PERIOD_S = 0.1
 WATCHDOG_FEED = 5  # what the server sets Watchdog to, once a second
@@ -107,7 +107,7 @@ class RunReporter:
         try:
             await self.poll()  # why it ended is there before the put completes
         except Exception:
-            logger.exception("the run's last status could not be shown")
+            log.exception("the run's last status could not be shown")
         await self.show_running()
         for ended in [known for known in self._ends if known <= run_id]:
             end = self._ends.pop(ended)
@@ -132,7 +132,7 @@ class RunReporter:
         try:
             await record.write(value)
         except PutError as refusal:
-            logger.warning("%s can't show %r: %s", record.pvname, value, refusal)
+            log.warning("%s can't show %r: %s", record.pvname, value, refusal)
 
     # --- the tasks ------------------------------------------------------------------------
 
@@ -141,7 +141,7 @@ class RunReporter:
             try:
                 await self.poll()
             except Exception:
-                logger.exception("the run's status could not be shown")
+                log.exception("the run's status could not be shown")
             await asyncio.sleep(POLL_PERIOD_S)
 
     async def _scan_watchdog(self) -> None:
@@ -158,7 +158,7 @@ class RunReporter:
                 try:
                     await watchdog.process()
                 except Exception:
-                    logger.exception("Watchdog could not be processed")
+                    log.exception("Watchdog could not be processed")
 
     async def poll(self) -> None:
         """Show the run's status, and only what has changed of it."""

@@ -16,7 +16,7 @@ from tomostream_ioc.epics.channel import Wire
 from tomostream_ioc.epics.wire import PutError
 from tomostream_ioc.errors import ConfigError
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _READS = (ca.ReadNotifyRequest, ca.ReadRequest, ca.EventAddRequest)
 _FIRST_BEACON_PERIOD_S = 0.02
@@ -43,7 +43,7 @@ class IocCircuit(VirtualCircuit):
             if not isinstance(command, _READS):
                 raise
             channel, _ = self._get_db_entry_from_command(command)
-            logger.info("%s can't be read as %r: %s", channel.name, command.data_type, error)
+            log.info("%s can't be read as %r: %s", channel.name, command.data_type, error)
             reason = f"{channel.name}: not to be read as this type"
             return [ca.ErrorResponse(command, channel.cid, ca.CAStatus.ECA_GETFAIL, reason)]
 
@@ -79,10 +79,10 @@ class IocCircuit(VirtualCircuit):
             )
         except PutError as refusal:
             status, reason = refusal.status, str(refusal)
-            logger.info("put to %s by %s refused: %s", channel.name, self.circuit.address, reason)
+            log.info("put to %s by %s refused: %s", channel.name, self.circuit.address, reason)
         except Exception:
             status, reason = ca.CAStatus.ECA_PUTFAIL, "internal error"
-            logger.exception("put to %s by %s failed", channel.name, self.circuit.address)
+            log.exception("put to %s by %s failed", channel.name, self.circuit.address)
         if not notify:
             if status is ca.CAStatus.ECA_NORMAL:
                 return []

@@ -16,7 +16,7 @@ from caproto.asyncio.client import PV, Context
 from tomostream_ioc.errors import ArmingError
 from tomostream_ioc.model.control import StreamHandler
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _IMAGE_RECORD_S = 1.5  # what the record with the image's prefix may take to answer
 _OPTIONAL_S = 0.5  # what FirstProjid may take once FrameType, of the same IOC, has answered
@@ -70,7 +70,7 @@ class TomoScan:
         if thread is not None and threading.current_thread() is not thread:
             thread.join(_JOIN_S)
             if thread.is_alive():
-                _log.error("the CA client of %s hangs", self._prefix or "the image record")
+                log.error("the CA client of %s hangs", self._prefix or "the image record")
 
     def _run(self, image_p_name: str, timeout_s: float) -> None:
         try:
@@ -79,8 +79,8 @@ class TomoScan:
             self._fail(ArmingError("The start was aborted"))
         except ArmingError as error:
             self._fail(error)
-        except Exception as error:  # noqa: BLE001 - open() must hear of whatever ends it
-            _log.exception("the CA client of %s failed", self._prefix)
+        except Exception as error:  # open() must hear of whatever ends it
+            log.exception("the CA client of %s failed", self._prefix)
             self._fail(ArmingError(f"Channel Access can't be used: {error}"))
 
     def _fail(self, error: ArmingError) -> None:
@@ -93,19 +93,21 @@ class TomoScan:
         if self._closing.is_set():  # cancel() came before there was a task to cancel
             raise asyncio.CancelledError
         context = Context()
+        pvs: list[PV] = []
         try:
             async with asyncio.TaskGroup() as tasks:
                 image = tasks.create_task(_image_channel(context, image_p_name, timeout_s))
-                tasks.create_task(self._monitor(context, timeout_s))
+                tasks.create_task(self._monitor(context, timeout_s, pvs))
             self._channel.set_result(image.result())
             await asyncio.get_running_loop().create_future()  # until cancel()
         except* ArmingError as group:
             raise group.exceptions[0] from None
         finally:
             with contextlib.suppress(TimeoutError):  # open() waits for this
-                await asyncio.wait_for(context.disconnect(), _DISCONNECT_S)
+                await asyncio.wait_for(_disconnect(context, pvs), _DISCONNECT_S)
 
-    async def _monitor(self, context: Context, timeout_s: float) -> None:
+    async def _monitor(self, context: Context, timeout_s: float, pvs: list[PV]) -> None:
+        """Subscribe, and wait for the first values; ``pvs`` takes what is subscribed to."""
         if not self._prefix:
             self._handler.on_frame_type("Projection")
             self._handler.on_first_projection_id(0)
@@ -115,6 +117,7 @@ class TomoScan:
             self._prefix + "FirstProjid",
             connection_state_callback=self._on_connection,
         )
+        pvs += (frame_type, first_id)
         # an enum's text is what counts: records of different tomoScans number it differently
         for pv, data_type, callback in (
             (frame_type, ChannelType.STRING, self._on_frame_type),
@@ -131,7 +134,7 @@ class TomoScan:
         try:
             await asyncio.wait_for(self._first_id_came.wait(), _OPTIONAL_S)
         except TimeoutError:
-            _log.info("%s does not answer: taken as 0", first_id.name)
+            log.info("%s does not answer: taken as 0", first_id.name)
             self._handler.on_first_projection_id(0)
 
     async def _on_connection(self, pv: PV, state: str) -> None:
@@ -148,6 +151,13 @@ class TomoScan:
         if not self._closing.is_set():
             self._handler.on_first_projection_id(int(response.data[0]))
             self._first_id_came.set()
+
+
+async def _disconnect(context: Context, pvs: list[PV]) -> None:
+    # A callback whose object has gone is removed by caproto with a coroutine that nobody awaits.
+    for pv in pvs:
+        await pv.unsubscribe_all()
+    await context.disconnect()
 
 
 async def _image_channel(context: Context, name: str, timeout_s: float) -> str:

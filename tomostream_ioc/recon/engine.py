@@ -59,13 +59,15 @@ class OrthoEngine:
             raise ValueError(f"compute {compute!r} does not exist: use float32 or float64")
         self.geometry = geometry
         self._heartbeat = heartbeat or (lambda: None)
-        self._ring = Ring(geometry.n_angles, memory.spare_frames(geometry))
+        n_spare = memory.spare_frames(geometry)
         frame_pixels = geometry.n_rows * geometry.n_cols
-        self._frames_at_once = min(self._ring.n_spare, max(1, _PIXELS_AT_ONCE // frame_pixels))
+        self._frames_at_once = min(n_spare, max(1, _PIXELS_AT_ONCE // frame_pixels))
+        # first, as it refuses what does not fit into memory
         self._backend = make_backend(
-            geometry, self._dtype, resolve_device(device), self._ring.n_places,
+            geometry, self._dtype, resolve_device(device), geometry.n_angles + n_spare,
             library, compute, self._heartbeat, n_threads,
         )  # fmt: skip
+        self._ring = Ring(geometry.n_angles, n_spare)
         self._chain = self._backend.chain
         self._sums = SliceSums(geometry, self._backend.projector)
         # float32 does not hold every value of a 32-bit detector
