@@ -5,11 +5,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from tomostream_ioc import app
+_INTERRUPTED = 130  # what a shell shows for a program that Ctrl-C ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return app.main(sys.argv[1:] if argv is None else argv)
+    try:
+        # here, not above: this import takes seconds, and Ctrl-C may come meanwhile
+        from tomostream_ioc import app
+
+        return app.main(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tomostream_ioc.config import Config, fail, parse
+from tomostream_ioc.console import StatusLine, on_terminal, say, set_up_logging
 from tomostream_ioc.epics.autosave import Autosave
 from tomostream_ioc.epics.database import read_substitutions
 from tomostream_ioc.epics.group import TomoStreamGroup
@@ -24,12 +25,12 @@ from tomostream_ioc.epics.pva_source import PvaSource
 from tomostream_ioc.epics.server import IocContext
 from tomostream_ioc.epics.table import as_text, pv_rows
 from tomostream_ioc.errors import ConfigError
-from tomostream_ioc.model.control import Engine, RunStatus
+from tomostream_ioc.model.control import Engine
 from tomostream_ioc.picture import save_slices_png
 from tomostream_ioc.recon.engine import OrthoEngine, pinned_empty, resolve_device, warm_up
 from tomostream_ioc.recon.geometry import ScanGeometry
 from tomostream_ioc.runner.run import Runner
-from tomostream_ioc.simulation import SimulatedStream
+from tomostream_ioc.simulation import SimulatedStream, simulator_arguments
 
 log = logging.getLogger(__name__)
 
@@ -40,25 +41,16 @@ _END_S = 3.0
 
 
 def main(argv: Sequence[str]) -> int:
-    """Exit code: 0 after a clean end, 2 for a wrong command line, macro or file."""
+    """Exit code: 0 after a clean end, 1 without CA server, 2 for a wrong option, macro or file."""
     try:
         config = parse(argv, _read_macros)
-        _set_up_logging(config.log_level)
+        set_up_logging(config.log_level)
         if config.list_pvs:
-            print(as_text(pv_rows(config.prefix, dict(config.macros))))
+            say(as_text(pv_rows(config.prefix, dict(config.macros))))
             return 0
         return asyncio.run(Program(config).run())
     except ConfigError as error:
         return fail(error)
-
-
-def _set_up_logging(level: str) -> None:
-    logging.basicConfig(
-        level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
-    # the servers' chatter about clients is not the user's
-    for name in ("caproto", "matplotlib", "numba", "asyncio"):
-        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
 
 
 class Program:
@@ -67,6 +59,7 @@ class Program:
     def __init__(self, config: Config):
         self._config = config
         self._ending = asyncio.Event()
+        self._exit_code = 0
 
     async def run(self) -> int:
         """Serve until SIGTERM, SIGINT, SIGHUP or the end of ``seconds``; returns the exit code.
@@ -87,19 +80,23 @@ class Program:
                 self._draw(runner)
             else:
                 await _cancelled(starting)
-        print("Ended", flush=True)
-        return 0
+        say("Ended")
+        return self._exit_code
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> Runner:
         """Build all parts and serve; ``stack`` ends them in the opposite order."""
         config = self._config
         device = resolve_device(config.device)
         if config.simulate:
-            simulated = SimulatedStream(_sim_arguments(config))
+            simulated = SimulatedStream(simulator_arguments(config))
             stack.push_async_callback(simulated.stop)
-            print("Starting the simulated scan ...", flush=True)
+            say("Starting the simulated scan ...")
             await simulated.start()
-        sink = PvaSink(interfaces=config.interfaces)
+        sink = PvaSink(
+            interfaces=config.interfaces,
+            # called only once a name has been put, and by then there is a runner
+            on_refusal=lambda reason: runner.output_refused(reason),
+        )
         stack.callback(sink.close)
         source = PvaSource()
         stack.callback(source.shutdown)
@@ -113,18 +110,19 @@ class Program:
         group = TomoStreamGroup(config.prefix, macros=config.macros, control=runner)
         autosave = self._autosave(group)
         serving = await _serve(IocContext(group.pvdb, list(config.interfaces) or None))
-        stack.push_async_callback(_cancelled, serving)
+        serving.add_done_callback(self._on_server_end)
+        stack.push_async_callback(self._end_server, serving)
         if autosave is not None:
             stack.push_async_callback(_in_time, autosave.save_now)
             saving = asyncio.create_task(autosave.run(config.autosave_period_s))
             stack.push_async_callback(_cancelled, saving)
         stack.callback(self._shut_down, runner)
-        print(_welcome(config), flush=True)
+        say(_welcome(config))
         await _in_daemon_thread(lambda: warm_up(device))
         runner.start_thread()
         if config.start:
             await group.start_run()
-        print("Ready", flush=True)
+        say("Ready")
         return runner
 
     def _autosave(self, group: TomoStreamGroup) -> Autosave | None:
@@ -144,10 +142,22 @@ class Program:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._ending.set)
 
+    def _on_server_end(self, serving: asyncio.Task[None]) -> None:
+        """Nobody asked the CA server to end: a program that no client reaches must not go on."""
+        error = None if serving.cancelled() else serving.exception()
+        log.error("The CA server has ended: %r", error)
+        self._exit_code = 1
+        self._ending.set()
+
+    async def _end_server(self, serving: asyncio.Task[None]) -> None:
+        serving.remove_done_callback(self._on_server_end)
+        serving.cancel()
+        await asyncio.wait({serving})  # what it raised earlier has been told
+
     async def _until_the_end(self, runner: Runner) -> None:
         line = StatusLine()
         deadline = time.monotonic() + self._config.seconds
-        show = self._config.simulate or sys.stdout.isatty()
+        show = self._config.simulate or on_terminal()
         while not self._ending.is_set() and time.monotonic() < deadline:
             with contextlib.suppress(TimeoutError):
                 left_s = deadline - time.monotonic()
@@ -161,40 +171,18 @@ class Program:
             return
         last = runner.last_slices()
         if last is None:
-            print("No slices were made: there is no picture", flush=True)
+            say("No slices were made: there is no picture")
             return
-        save_slices_png(self._config.png, *last)
-        print(f"The last slices are in {self._config.png}", flush=True)
+        try:
+            save_slices_png(self._config.png, *last)
+        except OSError as error:
+            log.error("The last slices can't be drawn: %s", error)
+            return
+        say(f"The last slices are in {self._config.png}")
 
     def _shut_down(self, runner: Runner) -> None:
         if not runner.shutdown(_END_S):
             log.error("The run did not end in %g s", _END_S)
-
-
-class StatusLine:
-    """One line that moves on a terminal, one line a second elsewhere."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stdout.isatty()
-        self._shown = False
-
-    def show(self, status: RunStatus) -> None:
-        counts = status.counts
-        text = (
-            f"{status.state.value:8s} {status.frame_rate_hz:7.1f} frames/s "
-            f"{status.recon_rate_hz:5.1f} slices/s | frames {counts.received} "
-            f"missed {counts.missed} dropped {counts.dropped} | ReconTime "
-            f"{1e3 * status.recon_time_s:6.1f} ms | BufferSize {status.buffer_size}"
-        )
-        if self._terminal:
-            print(f"\r\x1b[K{text}", end="", flush=True)
-        else:
-            print(text, flush=True)
-        self._shown = True
-
-    def end(self) -> None:
-        if self._terminal and self._shown:
-            print(flush=True)
 
 
 async def _serve(context: IocContext) -> asyncio.Task[None]:
@@ -280,15 +268,6 @@ def _read_macros(path: Path) -> dict[str, str]:
     for load in loads:
         macros |= load.macros
     return macros
-
-
-def _sim_arguments(config: Config) -> tuple[str, ...]:
-    """A file is replayed as it is; the phantom has a crystal that grows while one watches."""
-    if config.scan_file is not None:
-        what = ("--scan", str(config.scan_file.absolute()))
-    else:
-        what = ("--dynamic", "grow", "--rate", "60")
-    return (*what, *config.sim_arguments)
 
 
 def _welcome(config: Config) -> str:

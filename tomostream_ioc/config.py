@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -137,11 +138,16 @@ def build_parser() -> argparse.ArgumentParser:
         help="also start a simulated tomoScan stream (a phantom, or a DXfile) and run",
     )
     demo.add_argument(
-        "--sim-arguments", metavar="ARGS", default="", help="options for tomostream_ioc.sim"
+        "--sim-arguments",
+        metavar="ARGS",
+        default="",
+        help='options for tomostream_ioc.sim, after an equals sign: --sim-arguments="--idle"',
     )
     demo.add_argument("--start", action="store_true", help="start the reconstruction at once")
     demo.add_argument("--seconds", metavar="S", type=float, help="end after that time")
-    demo.add_argument("--png", metavar="FILE", type=Path, help="at the end, draw the last slices")
+    demo.add_argument(
+        "--png", metavar="FILE", type=Path, help="at the end, draw the last slices (.png)"
+    )
     return parser
 
 
@@ -170,6 +176,10 @@ def parse(argv: Sequence[str], read_substitutions: SubstitutionsReader | None = 
     scan_file = Path(args.simulate) if args.simulate else None
     if scan_file is not None and not scan_file.is_file():
         raise ConfigError(f"--simulate {scan_file}: there is no such file")
+    if args.simulate is not None:
+        _check_simulated(macros)
+    if args.png is not None and args.png.suffix.lower() != ".png":
+        raise ConfigError(f"--png {args.png}: give a name that ends in .png")
     if args.png is not None and not args.png.absolute().parent.is_dir():
         raise ConfigError(f"--png {args.png}: there is no folder {args.png.absolute().parent}")
     return Config(
@@ -184,7 +194,7 @@ def parse(argv: Sequence[str], read_substitutions: SubstitutionsReader | None = 
         list_pvs=args.list_pvs,
         simulate=args.simulate is not None,
         scan_file=scan_file,
-        sim_arguments=tuple(args.sim_arguments.split()),
+        sim_arguments=_split(args.sim_arguments),
         start=args.start or args.simulate is not None,
         seconds=math.inf if args.seconds is None else args.seconds,
         png=args.png,
@@ -229,6 +239,26 @@ def resolve_macros(given: Mapping[str, str]) -> dict[str, str]:
                 f"a stringout record holds {_MAX_STRINGOUT}"
             )
     return resolved
+
+
+def _check_simulated(macros: Mapping[str, str]) -> None:
+    """The simulator takes the IOC's names, where they are names that it can serve."""
+    tomo_scan, image_p = macros["TOMO_SCAN"], macros["IMAGE_P"]
+    if not tomo_scan:
+        raise ConfigError("--simulate needs a TOMO_SCAN prefix: the simulated scan has it")
+    if image_p != f"{tomo_scan}PvaPluginPVPrefix" and not image_p.endswith("Image"):
+        raise ConfigError(
+            f"--simulate with IMAGE_P={image_p}: use {tomo_scan}PvaPluginPVPrefix, "
+            f"or an image channel whose name ends in Image"
+        )
+
+
+def _split(arguments: str) -> tuple[str, ...]:
+    """Words as a shell makes them."""
+    try:
+        return tuple(shlex.split(arguments))
+    except ValueError as error:
+        raise ConfigError(f"--sim-arguments {arguments}: {error}") from None
 
 
 def _check_positive(option: str, value: float | None) -> None:

@@ -84,6 +84,19 @@ def test_29_no_thread_is_left_behind(rig):
     assert threads() <= before + 2
 
 
+def test_a_name_that_another_server_has_is_an_alarm_until_another_is_put(rig):
+    def severity():
+        return rig.ioc.ca.info(f"{rig.ioc.prefix}ReconPVAName")["severity"]
+
+    served = rig.ioc.get("ReconPVAName", True)
+    try:
+        rig.ioc.put("ReconPVAName", "T:Image")
+        wait_for(lambda: severity() == 2, 5, "the alarm")
+    finally:
+        rig.ioc.put("ReconPVAName", served)
+    wait_for(lambda: severity() == 0, 5, "the end of the alarm")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_30_signals_end_a_run_cleanly(tmp_path, number):
     rig = Rig(tmp_path)

@@ -105,22 +105,17 @@ class ThetaChannel:
 
 
 class Channels:
-    """The four channels behind one PVA server.
+    """The four channels behind one PVA server; ``names`` has image, dark, flat and theta.
 
     ``conf`` takes EPICS_PVAS_* keys, over those of the environment.
     """
 
-    def __init__(self, image_name: str, field_prefix: str) -> None:
+    def __init__(self, names: Mapping[str, str]) -> None:
         self.image = ImageChannel()
         self.dark = FieldChannel()
         self.flat = FieldChannel()
         self.theta = ThetaChannel()
-        self.names = {
-            "image": image_name,
-            "dark": f"{field_prefix}StreamDarkFields",
-            "flat": f"{field_prefix}StreamFlatFields",
-            "theta": f"{field_prefix}StreamTheta",
-        }
+        self.names = dict(names)
         self._provider = StaticProvider("tomostream_sim")
         self._pvs: dict[str, SharedPV] = {
             "image": self.image.pv,

@@ -70,7 +70,13 @@ def parse(argv: Sequence[str]) -> SimConfig:
     first_projid = given.id_start - 1 if given.first_projid is None else given.first_projid
     plugin = given.pva_prefix or f"{given.P.rstrip(':')}SP1:Pva1:"
     return SimConfig(
-        names=RecordNames(tomoscan=given.P + given.R, pva_plugin=plugin),
+        names=RecordNames(
+            tomoscan=given.P + given.R,
+            pva_plugin=plugin,
+            dark=given.dark_channel,
+            flat=given.flat_channel,
+            theta=given.theta_channel,
+        ),
         scan=given.scan,
         n_rows=n_rows,
         n_cols=n_cols,
@@ -129,6 +135,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--P", default="2bmb:", help="first part of the record names (%(default)s)")
     add("--R", default="TomoScanStream:", help="second part of the record names (%(default)s)")
     add("--pva-prefix", help="PVA plugin: image channel is this + 'Image' (default: PSP1:Pva1:)")
+    add("--dark-channel", default="", metavar="NAME", help="default: P + R + StreamDarkFields")
+    add("--flat-channel", default="", metavar="NAME", help="default: P + R + StreamFlatFields")
+    add("--theta-channel", default="", metavar="NAME", help="default: P + R + StreamTheta")
 
     add = parser.add_argument_group("what is seen").add_argument
     add("--scan", type=Path, metavar="FILE", help="replay this DXfile instead of the phantom")

@@ -77,7 +77,7 @@ async def _serve(config: SimConfig, source: FrameSource, parent: int) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
 
-    channels = Channels(config.names.image, config.names.tomoscan)
+    channels = Channels(config.names.channels)
     plan = FaultPlan(config.seed, config.faults)
     stream = Stream(source, channels, plan, config.stream)
     records = Records(config.names, stream, source, config.first_projid)

@@ -173,14 +173,30 @@ class TomoScanRecords(PVGroup):
 
 @dataclass(frozen=True, slots=True)
 class RecordNames:
-    """Prefixes: of the tomoScan records (P and R together), and of the PVA plugin."""
+    """Prefixes: of the tomoScan records (P and R together), and of the PVA plugin.
+
+    ``dark``, ``flat`` and ``theta`` are channels; '' = the name that tomoScan gives them.
+    """
 
     tomoscan: str
     pva_plugin: str
+    dark: str = ""
+    flat: str = ""
+    theta: str = ""
 
     @property
     def image(self) -> str:
         return f"{self.pva_plugin}Image"
+
+    @property
+    def channels(self) -> dict[str, str]:
+        """The PVA channels by what they carry."""
+        return {
+            "image": self.image,
+            "dark": self.dark or f"{self.tomoscan}StreamDarkFields",
+            "flat": self.flat or f"{self.tomoscan}StreamFlatFields",
+            "theta": self.theta or f"{self.tomoscan}StreamTheta",
+        }
 
 
 class Records:

@@ -16,9 +16,10 @@ from tomostream_ioc.sim.faults import FaultPlan
 from tomostream_ioc.sim.schedule import ScanType, Schedule
 from tomostream_ioc.sim.source import FieldKind, FrameSource
 
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _FRAME_TYPES: dict[FieldKind, str] = {"dark": "DarkField", "flat": "FlatField"}
+_END_S = 1.5
 _LARGEST_LAG_S = 0.5  # further behind, the schedule starts anew instead of sending a burst
 
 
@@ -115,7 +116,7 @@ class Stream:
         if not self._closing.is_set():
             self._thread.start()
 
-    def close(self, timeout_s: float = 1.5) -> None:
+    def close(self, timeout_s: float = _END_S) -> None:
         self._closing.set()
         self._wake.set()
         if self._thread.is_alive():
@@ -231,7 +232,7 @@ class Stream:
                 continue
             self._counts.late_s = max(self._counts.late_s, now_s - due_s)
             if now_s - due_s > _LARGEST_LAG_S:
-                _log.warning("sender is %.1f s behind %.4g fps: schedule anew", now_s - due_s, rate)
+                log.warning("sender is %.1f s behind %.4g fps: schedule anew", now_s - due_s, rate)
                 first_s, k_first = now_s, k
             self._apply_requests(scanning=True)
             self._send(k)

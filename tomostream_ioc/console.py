@@ -1,0 +1,97 @@
+"""What the program says: lines, log and status line, to a terminal that may go away."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import sys
+from typing import TextIO
+
+from tomostream_ioc.model.control import RunStatus
+from tomostream_ioc.model.state import RunState
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Print at once. A reader that has gone (a closed terminal, `| head`) is no error."""
+    try:
+        print(text, end=end, flush=True)
+    except OSError:
+        _mute(sys.stdout)
+
+
+def on_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def _mute(stream: TextIO) -> None:
+    """Send what is still buffered, and all that follows, to nobody.
+
+    Otherwise the interpreter complains once more when it flushes the stream at its end.
+    """
+    with contextlib.suppress(OSError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+class _LogHandler(logging.StreamHandler[TextIO]):
+    """To standard error, while there is somebody who reads it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        if isinstance(sys.exc_info()[1], OSError):
+            _mute(self.stream)
+        else:
+            super().handleError(record)
+
+
+def set_up_logging(level: str) -> None:
+    logging.basicConfig(
+        level=level,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        handlers=[_LogHandler(sys.stderr)],
+    )
+    # the servers' chatter about clients is not the user's
+    for name in ("caproto", "matplotlib", "numba", "asyncio"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+
+
+class StatusLine:
+    """One line that moves on a terminal, one line a second elsewhere."""
+
+    def __init__(self) -> None:
+        self._terminal = on_terminal()
+        self._shown = False
+
+    def show(self, status: RunStatus) -> None:
+        text = status_text(status)
+        if self._terminal:
+            # a longer one would wrap, and the next could not take its place
+            text = shortened(text, shutil.get_terminal_size().columns - 1)
+            say(f"\r\x1b[K{text}", end="")
+        else:
+            say(text)
+        self._shown = True
+
+    def end(self) -> None:
+        if self._terminal and self._shown:
+            say("")
+
+
+def status_text(status: RunStatus) -> str:
+    """Rates and counts; while no slices are made, first of all why."""
+    counts, state = status.counts, status.state.value
+    frames = f"frames {counts.received} missed {counts.missed} dropped {counts.dropped}"
+    if status.state is not RunState.RUNNING:
+        reason = status.message
+        return f"{reason if reason.startswith(state) else f'{state}: {reason}'} | {frames}"
+    return (
+        f"{state:8s} {status.frame_rate_hz:7.1f} frames/s {status.recon_rate_hz:5.1f} slices/s"
+        f" | {frames} | ReconTime {1e3 * status.recon_time_s:6.1f} ms"
+        f" | BufferSize {status.buffer_size}"
+    )
+
+
+def shortened(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: max(width - 3, 0)] + "..."
