@@ -94,6 +94,7 @@ class Sender:
             "dtype": arguments.dtype,
         }
         self._frames = _load(arguments.frames)
+        self._made: dict[tuple, list[Any]] = {}  # of the last burst, for the next one like it
         sizes = {"sizex": pva.INT, "sizey": pva.INT}
         self._fields: dict[str, Any] = {
             "dark": pva.PvObject({"value": [pva.FLOAT], **sizes}),
@@ -128,7 +129,10 @@ class Sender:
         start, hz = int(options.get("start", 1)), float(options.get("hz", 0))
         # made beforehand, and few different synthetic ones: what counts is how fast they go out
         n_made = min(count, 16) if self._frames is None else count
-        made = [self._frame(start + k, options) for k in range(n_made)]
+        kind = (n_made, *sorted((k, v) for k, v in options.items() if k not in ("start", "hz")))
+        if self._frames is not None or kind not in self._made:
+            self._made = {kind: [self._frame(start + k, options) for k in range(n_made)]}
+        made = self._made[kind]
         begin = time.monotonic()
         for k in range(count):
             frame = made[k % len(made)]
