@@ -54,6 +54,15 @@ class ChannelNames:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """What an engine keeps where."""
+
+    policy: str = ""  # all on device, raw on host or chunked
+    n_bytes: int = 0  # set aside on the device that computes
+    note: str = ""  # for ReconStatus; '' with the first policy
+
+
+@dataclass(frozen=True, slots=True)
 class RunStatus:
     """A snapshot of the run for the records, taken at most ten times a second."""
 
@@ -64,6 +73,7 @@ class RunStatus:
     buffer_size: str = "0/0"  # frames of the newest batch / capacity of the ring
     counts: FrameCounts = field(default_factory=FrameCounts)
     bad_pixels: int = 0
+    memory: MemoryUse = field(default_factory=MemoryUse)
     frame_rate_hz: float = 0.0
     recon_rate_hz: float = 0.0
     latency_s: float = 0.0  # newest frame's arrival -> its slices posted
@@ -166,6 +176,9 @@ class Engine(Protocol):
     def has_flat(self) -> bool:
         """False while a uniform flat stands in for the one that has not come."""
         ...
+
+    @property
+    def memory(self) -> MemoryUse: ...
 
     def set_dark(self, dark: np.ndarray) -> None: ...
 
