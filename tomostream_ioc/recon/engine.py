@@ -12,7 +12,7 @@ from tomostream_ioc.errors import EngineError, ParameterError
 from tomostream_ioc.model.frame import FRAME_DTYPES
 from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.slices import Slices
-from tomostream_ioc.recon import memory
+from tomostream_ioc.recon import binning, memory
 from tomostream_ioc.recon.backend import make_backend, resolve_device
 from tomostream_ioc.recon.chain import RING_SCALE
 from tomostream_ioc.recon.geometry import ScanGeometry
@@ -290,3 +290,4 @@ def warm_up(device: str = "auto") -> None:
         engine.push(frames, theta_deg, np.arange(8))
         engine.reconstruct(ReconParams(center=4.0, ortho_x=4, ortho_y=4, ortho_z=2, rot_z_deg=1.0))
         engine.release()
+    binning.warm_up()
