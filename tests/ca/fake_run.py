@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from tomostream_ioc.model.binning import check_binning
 from tomostream_ioc.model.control import ChannelNames, RunListener, RunStatus
 from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.state import RunState
@@ -51,6 +52,7 @@ class FakeRun:
         self.calls.append(("set_params", params))
 
     def set_binning(self, binning: int) -> ReconParams | None:
+        check_binning(binning)
         self.calls.append(("set_binning", binning))
         return self.rebinned
 

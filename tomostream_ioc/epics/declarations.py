@@ -124,7 +124,7 @@ class TomoStreamRecords(PVGroup):
     stream_binning = declare(
         Mbbo,
         "StreamBinning",
-        "Pixels of a frame that become one",
+        "Binning of the frames on arrival",
         value=0,
         states=((1, "1x"), (2, "2x"), (4, "4x")),
     )

@@ -119,7 +119,8 @@ class Arming:
                 continue
             if scan.binning == self._params.binning:
                 return scan
-            intake.set_binning(self._params.binning)
+            intake.disarm(scan)
+            self._board.counters.add(dropped=len(scan.staging))
 
     def _wait(
         self,

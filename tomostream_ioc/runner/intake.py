@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,8 +72,8 @@ class ArmedScan:
 class Intake:
     """A StreamHandler for one run. Its callbacks come from the transport's threads.
 
-    The run's thread looks at `scan`, `rearm_reason` and the fields; ``wake`` is set when there is
-    something for it to do.
+    ``binning()`` is asked when the first frame of a scan comes. The run's thread looks at `scan`,
+    `rearm_reason` and the fields; ``wake`` is set when there is something for it to do.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Intake:
         notices: Notices,
         wake: threading.Event,
         allocate: Allocate,
-        binning: int = 1,
+        binning: Callable[[], int],
     ):
         self._counters = counters
         self._notices = notices
@@ -124,11 +125,10 @@ class Intake:
             reason, self._rearm_reason = self._rearm_reason, ""
             return reason if scan is not self._scan else ""
 
-    def set_binning(self, binning: int) -> None:
-        """The next frame arms anew, unless frames are binned so already."""
+    def disarm(self, scan: ArmedScan) -> None:
+        """The next frame arms anew, if frames still come for this scan."""
         with self._lock:
-            if binning != self._binning:
-                self._binning = binning
+            if self._scan is scan:
                 self._scan = self._stray = None
 
     def field(self, kind: str) -> np.ndarray | None:
@@ -284,7 +284,7 @@ class Intake:
         if self._schedule is None:
             self._reject("theta", "Frame before the angles: no theta array has come yet")
             return None
-        binning = self._binning
+        binning = self._binning()
         shape, dtype = binned_shape(frame.shape, binning), binned_dtype(frame.dtype, binning)
         if 0 in shape:
             self._reject(

@@ -143,7 +143,11 @@ class Runner:
         board.new_run()
         self._sink.set_alarm(None)
         intake = Intake(
-            board.counters, board.notices, board.wake, self._allocate, self._params.binning
+            board.counters,
+            board.notices,
+            board.wake,
+            self._allocate,
+            binning=lambda: self._params.binning,
         )
         board.machine.to(RunState.ARMING)
         try:

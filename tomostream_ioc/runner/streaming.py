@@ -57,7 +57,7 @@ class Streaming:
             reason = reason or intake.take_rearm_reason(scan)
             params, binning = self._params.snapshot()
             if binning != scan.binning:
-                intake.set_binning(binning)
+                intake.disarm(scan)
                 reason = reason or f"Frames are now binned {binning}x"
             for kind, field in intake.take_changed_fields().items():
                 fresh |= set_field(engine, scan, self._board.notices, kind, field)
