@@ -1,5 +1,6 @@
 """StreamBinning and the run: on the fly, while idle, with frames that change, nothing twice."""
 
+import threading
 import time
 
 import numpy as np
@@ -81,10 +82,22 @@ def test_on_the_fly_the_same_place_is_shown_and_nothing_is_lost(rig):
 
 
 def test_slices_of_the_old_frames_are_not_shown_at_the_new_place(rig):
+    """Frames of the old binning are still waiting for a slow engine when it is changed."""
     rig.run(PARAMS)
     wait_for(lambda: rig.engine.params)
+    slow, push = threading.Event(), rig.engine.push
+
+    def push_slowly(*arguments):
+        slow.wait(5)
+        push(*arguments)
+
+    rig.engine.push = push_slowly
+    rig.source.send()
+    rig.source.send()
     rig.runner.set_binning(2)
+    slow.set()
     wait_for(lambda: rig.state() is RunState.ARMING)
+    assert rig.engine.n_filled == 3
     assert {Place.of(params) for params in rig.engine.params} == {Place.of(PARAMS)}
     rig.source.send()
     wait_for(lambda: len(rig.engines) == 2 and rig.engine.params)
@@ -186,9 +199,26 @@ def test_both_changes_at_once_arm_once(rig):
     for _ in range(3):
         rig.source.send()
     wait_for(lambda: len(rig.engines) > 1 and rig.engine.n_filled == 3)
-    assert rig.engine.shape == (36, 4, 8, UINT16)
-    time.sleep(0.3)
-    assert len(rig.engines) == 2
+    assert [engine.shape for engine in rig.engines[1:]] == [(36, 4, 8, UINT16)]
+
+
+def test_a_change_that_arming_has_followed_does_not_arm_again(rig):
+    opened = rig.source.open
+
+    def open_(names, handler, timeout_s):
+        channel = opened(names, handler, timeout_s)
+        rig.source.send()
+        handler.on_theta(np.arange(0.0, 360.0, 5.0))
+        rig.source.send()
+        return channel
+
+    rig.source.open = open_
+    rig.runner.start(NAMES, PARAMS)
+    wait_for(lambda: rig.sink.published and rig.state() is RunState.RUNNING)
+    before_s = rig.runner.status().heartbeat_s
+    wait_for(lambda: rig.runner.status().heartbeat_s > before_s)  # it has looked for reasons since
+    assert rig.state() is RunState.RUNNING
+    assert [engine.shape[0] for engine in rig.engines] == [36]
 
 
 def test_dark_and_flat_are_kept_and_binned_anew(rig):
