@@ -103,7 +103,7 @@ class Program:
         runner = Runner(
             source,
             sink,
-            _engine_factory(device),
+            _engine_factory(device, config.memory_limit),
             timeout_s=config.timeout_s,
             allocate=pinned_empty if device.startswith("cuda") else np.empty,
         )
@@ -241,12 +241,18 @@ async def _in_time(end: Callable[[], object]) -> None:
         log.error("Settings could not be written in %g s", _END_S)
 
 
-def _engine_factory(device: str) -> Callable[..., Engine]:
+def _engine_factory(device: str, memory_limit: int | None) -> Callable[..., Engine]:
     def make(
         n_angles: int, n_rows: int, n_cols: int, dtype: np.dtype, heartbeat: Callable[[], None]
     ) -> Engine:
         geometry = ScanGeometry(n_angles=n_angles, n_rows=n_rows, n_cols=n_cols)
-        return OrthoEngine(geometry, dtype=dtype.name, device=device, heartbeat=heartbeat)
+        return OrthoEngine(
+            geometry,
+            dtype=dtype.name,
+            device=device,
+            heartbeat=heartbeat,
+            memory_limit=memory_limit,
+        )
 
     return make
 

@@ -39,6 +39,7 @@ SubstitutionsReader = Callable[[Path], dict[str, str]]
 _MAX_STRINGOUT = 39
 _MAX_PV_NAME = 60
 _LONGEST_RECORD = len("SampleTomo90degPVName")
+_SIZE = re.compile(r"(\d+(?:\.\d*)?) ?([KMGT]?)(B|iB)?", re.IGNORECASE)
 _MACRO = re.compile(r"\$[({](\w+)[)}]")
 
 
@@ -52,6 +53,7 @@ class Config:
     autosave_dir: Path | None = None  # None: settings are neither restored nor kept
     autosave_period_s: float = 30.0
     device: str = "auto"
+    memory_limit: int | None = None  # bytes on the device that computes; None: what is free
     interfaces: tuple[str, ...] = ()
     list_pvs: bool = False
     simulate: bool = False
@@ -111,6 +113,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--device", default="auto", help="auto, cpu, cuda or cuda:k (default auto: CUDA if there)"
+    )
+    run.add_argument(
+        "--memory-limit",
+        metavar="SIZE",
+        help="memory that the reconstruction may take, GPU memory on CUDA, e.g. 8G, 500M, 2GiB or "
+        "a number of bytes (default 90 %% of what is free); not in it: the queue of frames that "
+        "wait (512 MiB) and Python itself with its libraries",
     )
     run.add_argument(
         "--interfaces",
@@ -190,6 +199,7 @@ def parse(argv: Sequence[str], read_substitutions: SubstitutionsReader | None = 
         autosave_dir=args.autosave_dir or (Path("autosave") if args.simulate is None else None),
         autosave_period_s=args.autosave_period,
         device=args.device,
+        memory_limit=_bytes("--memory-limit", args.memory_limit),
         interfaces=tuple(args.interfaces),
         list_pvs=args.list_pvs,
         simulate=args.simulate is not None,
@@ -259,6 +269,21 @@ def _split(arguments: str) -> tuple[str, ...]:
         return tuple(shlex.split(arguments))
     except ValueError as error:
         raise ConfigError(f"--sim-arguments {arguments}: {error}") from None
+
+
+def _bytes(option: str, text: str | None) -> int | None:
+    """A size in bytes; K, M, G and T are powers of 1024, with a B alone behind powers of 1000."""
+    if text is None:
+        return None
+    found = _SIZE.fullmatch(text.strip())
+    if not found:
+        raise ConfigError(f"{option} {text!r} is no size: use e.g. 8G, 500M, 2GiB or bytes")
+    number, prefix, unit = float(found[1]), found[2] or "", found[3] or ""
+    base = 1000 if prefix and unit.upper() == "B" else 1024
+    size = int(number * base ** " KMGT".index(prefix.upper() or " "))
+    if size < 1:
+        raise ConfigError(f"{option} {text!r}: give at least one byte")
+    return size
 
 
 def _check_positive(option: str, value: float | None) -> None:

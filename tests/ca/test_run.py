@@ -8,7 +8,7 @@ import time
 import pytest
 from ca_ioc import Client, Ioc, wait_for
 
-from tomostream_ioc.model.control import Alarm, Severity
+from tomostream_ioc.model.control import Alarm, MemoryUse, Severity
 from tomostream_ioc.model.counters import FrameCounts
 from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.state import RunState
@@ -118,6 +118,7 @@ def test_the_status_is_shown_and_only_its_changes_are_posted(ioc: Ioc, client: C
         frame_rate_hz=99.5,
         recon_rate_hz=12.25,
         latency_s=0.0321,
+        memory=MemoryUse("chunked", 3 << 29, "chunked: updates take longer"),
     )
     wait_for(lambda: ioc.value("Latency") == 0.0321, "the new status")
     text = bytes(client.get("ReconStatus")).decode()
@@ -128,6 +129,8 @@ def test_the_status_is_shown_and_only_its_changes_are_posted(ioc: Ioc, client: C
     counters = ("Received", "Rejected", "Missed", "Duplicate", "Disordered", "Dropped", "Skipped")
     assert [client.get(f"Frames{name}") for name in counters] == [10, 1, 2, 3, 4, 5, 6]
     assert client.get("BadPixels") == 7
+    assert client.get("MemoryPolicy") == "chunked"
+    assert client.get("MemoryUsed") == 1.5
     assert (client.get("FrameRate"), client.get("ReconRate")) == (99.5, 12.25)
     before = len(ioc.run.calls)
     ioc.run.show(counts=FrameCounts(11, 1, 2, 3, 4, 5, 6))

@@ -201,6 +201,18 @@ class TomoStreamRecords(PVGroup):
         read_only=True,
         EGU="pixels",
     )
+    memory_policy = declare(
+        Stringout, "MemoryPolicy", "What of the scan is kept where", value="", read_only=True
+    )
+    memory_used = declare(
+        Ao,
+        "MemoryUsed",
+        "Set aside on the device that computes",
+        value=0.0,
+        read_only=True,
+        EGU="GiB",
+        PREC=3,
+    )
     frame_rate = declare(
         Ao, "FrameRate", "Rate of projections", value=0.0, read_only=True, EGU="Hz", PREC=1
     )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_PERIOD_S = 0.1
+_GIB = 1 << 30
 WATCHDOG_FEED = 5  # what the server sets Watchdog to, once a second
 WATCHDOG_PERIOD_S = 1.0
 HEARTBEAT_LIMIT_S = 3.0  # with the count's last second: Stopped within 5 s of a hung engine
@@ -180,6 +181,8 @@ class RunReporter:
             (group.frames_dropped, min(counts.dropped, INT32_MAX)),
             (group.frames_skipped, min(counts.skipped, INT32_MAX)),
             (group.bad_pixels, min(status.bad_pixels, INT32_MAX)),
+            (group.memory_policy, status.memory.policy),
+            (group.memory_used, status.memory.n_bytes / _GIB),
         )
         for record, value in shown:
             await self._show(record, value)

@@ -157,9 +157,10 @@ class Arming:
         capacity = scan.schedule.capacity
         self._board.message = f"Arming: {capacity} angles of {scan}"
         try:
-            engine = self._make_engine(
-                capacity, n_rows, n_cols, scan.dtype, lambda: self._board.beat(job)
-            )
+            with self._board.beating():  # pinning memory for a GPU takes seconds
+                engine = self._make_engine(
+                    capacity, n_rows, n_cols, scan.dtype, lambda: self._board.beat(job)
+                )
         except (ValueError, MemoryError) as error:
             raise ArmingError(f"{n_cols} x {n_rows} frames can't be taken: {error}") from error
         try:
@@ -168,6 +169,9 @@ class Arming:
             engine.release()
             raise
         self._board.buffer_size = f"0/{capacity}"
+        self._board.memory = engine.memory
+        if engine.memory.note:
+            self._board.notices.say("memory", engine.memory.note)
         return Armed(scan, engine)
 
     def _first_fields(self, job: Job, intake: Intake, scan: ArmedScan, engine: Engine) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tomostream_ioc.errors import ArmingError
 from tomostream_ioc.model.binning import Place, binned_shape, check_binning
-from tomostream_ioc.model.control import ChannelNames, RunListener, RunStatus
+from tomostream_ioc.model.control import ChannelNames, MemoryUse, RunListener, RunStatus
 from tomostream_ioc.model.counters import Counters
 from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.slices import SliceMeta, Slices
@@ -58,6 +58,7 @@ class Board:
         self.recon_time_s = 0.0
         self.buffer_size = "0/0"
         self.bad_pixels = 0
+        self.memory = MemoryUse()
         self._latency_s = 0.0
         self._posted = 0
         self._frame_rate.reset()
@@ -108,6 +109,7 @@ class Board:
             buffer_size=self.buffer_size,
             counts=counts,
             bad_pixels=self.bad_pixels,
+            memory=self.memory,
             frame_rate_hz=self._frame_rate.update(counts.usable),
             recon_rate_hz=self._recon_rate.update(self._posted),
             latency_s=self._latency_s,

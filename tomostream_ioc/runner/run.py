@@ -11,6 +11,7 @@ from tomostream_ioc.errors import ArmingError, TomoStreamError
 from tomostream_ioc.model.control import (
     ChannelNames,
     Engine,
+    MemoryUse,
     RunListener,
     RunStatus,
     Severity,
@@ -195,6 +196,7 @@ class Runner:
         engine, self._engine = self._engine, None
         if engine is None:
             return
+        self._board.memory = MemoryUse()
         try:
             engine.release()
         except Exception:

@@ -106,6 +106,7 @@ class Streaming:
 
     def _tell(self, intake: Intake, armed: Armed) -> None:
         parts = ["Running"]
+        self._tell_memory(armed)
         n_filled, capacity = armed.engine.n_filled, armed.scan.schedule.capacity
         if n_filled < capacity:
             parts.append(f"{n_filled} of {capacity} angles so far")
@@ -120,10 +121,19 @@ class Streaming:
             )
         else:
             self._board.notices.clear_alarm("ReconStatus")
+        if self._board.memory.note:
+            parts.append(self._board.memory.note)
         if intake.connected.get("tomoscan") is False:
             parts.append("tomoScan does not answer: FrameType may be old")
         parts += [part for part in (self._watch(intake), self._clipped) if part]
         self._board.message = "; ".join(parts)
+
+    def _tell_memory(self, armed: Armed) -> None:
+        """Show the memory policy, and log a change of it while the run goes on."""
+        memory = armed.engine.memory
+        if memory != self._board.memory:
+            self._board.memory = memory
+            self._board.notices.say("memory", memory.note)
 
     def _watch(self, intake: Intake) -> str:
         """Name a lost connection or a stall, with an alarm; the last slices stay."""
