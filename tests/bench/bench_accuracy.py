@@ -3,8 +3,8 @@
 The measure is that of tests/unit/test_recon_accuracy.py: Shepp-Logan head with values 0 to 1, root
 mean square and mean of slice - truth over a disk of 0.95 of the field; beside it scikit-image's
 iradon, which interpolates linearly, on the same projections (it has no Parzen and Butterworth).
-Options: --device cpu|cuda[:k], --sizes 1024x768 2048x1500 (columns x angles), --no-peer (iradon takes a
-minute at 2048 x 1500).
+Options: --device cpu|cuda[:k], --sizes 1024x768 2048x1500 (columns x angles), --no-peer (iradon
+takes a minute at 2048 x 1500).
 """
 
 from __future__ import annotations

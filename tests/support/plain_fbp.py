@@ -96,3 +96,18 @@ def z_slice(q: np.ndarray, theta_rad: np.ndarray, center: float, *, cubic: bool)
             lower, first, second = linear_taps(u, n)
             total += first * row[lower] + second * row[lower + 1]
     return total * np.pi / len(q)
+
+
+def vertical_slice(
+    q: np.ndarray, theta_rad: np.ndarray, center: float, x: np.ndarray, y: np.ndarray
+) -> np.ndarray:
+    """Back-projection (n_rows, m) of filtered frames q (k, n_rows, n), linear in u.
+
+    The plane stands on the points x, y (m,), in object coordinates.
+    """
+    total = 0.0
+    for frame, t in zip(q, theta_rad, strict=True):
+        u = x * np.cos(t) - y * np.sin(t) + center
+        lower, first, second = linear_taps(u, frame.shape[1])
+        total = total + first * frame[:, lower] + second * frame[:, lower + 1]
+    return np.asarray(total) * np.pi / len(q)

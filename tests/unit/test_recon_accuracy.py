@@ -2,8 +2,8 @@
 
 The measure, also of tests/bench/bench_accuracy.py: the Shepp-Logan head with values of 0 to 1, its
 mean over each pixel as the truth, its mean over each detector pixel as the projections, evenly
-spaced angles, no noise; root mean square and mean of slice - truth over a disk of 0.95 of the field.
-Nearly all of the error sits at the edges, so it falls as the square root of the size.
+spaced angles, no noise; root mean square and mean of slice - truth over a disk of 0.95 of the
+field. Nearly all of the error sits at the edges, so it falls as the square root of the size.
 """
 
 from typing import NamedTuple

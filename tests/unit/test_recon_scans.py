@@ -120,11 +120,9 @@ def test_back_and_forth_over_a_full_turn_stays_right(library):
     stream(schedule, 480, library, check, batch=13)
 
 
-@pytest.mark.parametrize(
-    ("jitter", "kind"), [(0.1, ScanKind.EVEN), (0.2, ScanKind.UNEVEN)]
-)
+@pytest.mark.parametrize(("jitter", "kind"), [(0.1, ScanKind.EVEN), (0.2, ScanKind.UNEVEN)])
 def test_scan_with_jitter_stays_right(library, jitter, kind):
-    """An encoder that reads off by a part of a step; each frame counts for the gap that it fills."""
+    """A stage that is off by a part of a step; each frame counts for the gap that it fills."""
     step = 1.5
     rng = np.random.default_rng(8)
     theta = step * (np.arange(480) + rng.uniform(-jitter, jitter, 480))

@@ -83,16 +83,17 @@ def test_plane_turned_by_one_step_equals_relabelled_frames(library, at):
     So frame k + 1 stands for angle k, and the last angle is the first frame seen from behind.
     """
     p = projections(THETA)
-    relabelled = np.concatenate((p[1:], p[:1, :, ::-1]))
+    relabelled = {
+        1: np.concatenate((p[1:], p[:1, :, ::-1])),
+        -1: np.concatenate((p[-1:, :, ::-1], p[:-1])),
+    }
     for steps in (1, -1):
         tilt_deg = steps * 180.0 / N_ANGLES
         tilted = slices_of(p, THETA, library, rot_x_deg=tilt_deg, rot_y_deg=tilt_deg,
                            ortho_x=MIDDLE + at, ortho_y=MIDDLE - at)  # fmt: skip
-        if steps > 0:
-            labelled = relabelled
-        else:
-            labelled = np.concatenate((p[-1:, :, ::-1], p[:-1]))
-        straight = slices_of(labelled, THETA, library, ortho_x=MIDDLE + at, ortho_y=MIDDLE - at)
+        straight = slices_of(
+            relabelled[steps], THETA, library, ortho_x=MIDDLE + at, ortho_y=MIDDLE - at
+        )
         assert np.abs(tilted.y - straight.y).max() < 1e-4 * straight.z.max()
         assert np.abs(tilted.x - straight.x).max() < 1e-4 * straight.z.max()
 
