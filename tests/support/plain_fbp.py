@@ -33,7 +33,7 @@ def filtered(p: np.ndarray, filter_type: str) -> np.ndarray:
 
 def linear_taps(u: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lower column, and weights of it and of the next, for columns u; weights 0 outside."""
-    lower = np.clip(np.floor(u).astype(int), 0, n - 2)
+    lower = np.clip(np.floor(u).astype(int), 0, max(n - 2, 0))
     share = u - lower
     inside = (u >= 0) & (u <= n - 1)
     return lower, np.where(inside, 1 - share, 0.0), np.where(inside, share, 0.0)
@@ -55,9 +55,7 @@ def cubic_taps(u: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     return columns, weights * ((u >= 0) & (u <= n - 1))
 
 
-def shear_taps(
-    theta_rad: float, n: int, center: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def shear_taps(theta_rad: float, n: int, center: float) -> tuple[np.ndarray, np.ndarray]:
     """How the z slice reads one projection: columns and weights (8, n, n), axes tap, y, x.
 
     The projection is resampled by a cubic at u = step * m + center for whole m; pixels take from

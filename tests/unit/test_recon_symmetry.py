@@ -1,5 +1,7 @@
 """What must not change, or change in a known way: shifts, turns, mirrors, scale of the object."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -38,8 +40,8 @@ def slices_of(p, theta_deg, library, **params) -> Slices:
     engine = OrthoEngine(ScanGeometry(len(p), N_ROWS, N), "float64", "cpu", library=library)
     engine.set_flat(np.ones((N_ROWS, N)))
     engine.push(np.exp(-p), theta_deg, np.arange(len(p)))
-    values = {"center": float(MIDDLE), "ortho_x": MIDDLE, "ortho_y": MIDDLE, "ortho_z": ROW}
-    result = engine.reconstruct(ReconParams(**values | {"filter_type": "Ramp"} | params))
+    middle = ReconParams(float(MIDDLE), MIDDLE, MIDDLE, ROW, filter_type="Ramp")
+    result = engine.reconstruct(replace(middle, **params))
     engine.release()
     return result
 

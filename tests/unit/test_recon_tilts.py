@@ -1,5 +1,7 @@
 """Tilted planes show the object where RECON's geometry says that they cut it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from test_recon_phantom import Phantom, engine_for, half_turn
@@ -88,8 +90,9 @@ def test_tilted_z_slice_is_empty_outside_the_detector(engine):
 
 @pytest.mark.parametrize("name", ["rot_x_deg", "rot_y_deg", "rot_z_deg"])
 def test_tilt_changes_only_its_own_slice(engine, name):
-    straight = engine.reconstruct(ReconParams(CENTER, 80, 51, 52))
-    turned = engine.reconstruct(ReconParams(CENTER, 80, 51, 52, **{name: 17.0}))
+    params = ReconParams(CENTER, 80, 51, 52)
+    straight = engine.reconstruct(params)
+    turned = engine.reconstruct(replace(params, **{name: 17.0}))
     for axis in "zyx":
         same = np.array_equal(getattr(straight, axis), getattr(turned, axis))
         assert same == (axis != name[4])
