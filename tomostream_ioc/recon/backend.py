@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -93,7 +94,7 @@ def _numba_backend(
     n_angles, n_rows, n_cols = geometry.n_angles, geometry.n_rows, geometry.n_cols
     # numpy asks for huge pages, which halves the time of the transposed stores
     raw = np.empty((n_angles, n_rows, n_cols), dtype)
-    ring = np.empty((n_places, n_cols, n_rows), np.uint16)
+    ring = _empty_at_lines((n_places, n_cols, n_rows), np.dtype(np.uint16))
     workers = Workers(heartbeat, n_threads)
     return Backend(
         NumbaFilterChain(geometry, raw, ring, workers),
@@ -101,6 +102,15 @@ def _numba_backend(
         f"{workers.n_threads} CPU threads, ring in memory",
         workers.close,
     )
+
+
+def _empty_at_lines(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array that begins with a cache line, so that vectors of that size are not split."""
+    line = 64
+    n_bytes = math.prod(shape) * dtype.itemsize
+    memory = np.empty(n_bytes + line, np.uint8)
+    begin = -memory.ctypes.data % line
+    return memory[begin : begin + n_bytes].view(dtype).reshape(shape)
 
 
 def _torch_backend(

@@ -1,4 +1,4 @@
-"""Filtering on the CPU: 16 detector rows at a time through one kernel, on threads."""
+"""Filtering on the CPU: detector rows through one kernel, on threads."""
 
 from __future__ import annotations
 
