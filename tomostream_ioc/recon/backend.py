@@ -13,7 +13,7 @@ from tomostream_ioc.errors import ArmingError, ConfigError
 from tomostream_ioc.recon.backproject import BackProjector
 from tomostream_ioc.recon.chain import FilterChain
 from tomostream_ioc.recon.geometry import ScanGeometry
-from tomostream_ioc.recon.memory import raw_device
+from tomostream_ioc.recon.memory import column_rows, raw_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def _numba_backend(
     n_angles, n_rows, n_cols = geometry.n_angles, geometry.n_rows, geometry.n_cols
     # numpy asks for huge pages, which halves the time of the transposed stores
     raw = np.empty((n_angles, n_rows, n_cols), dtype)
-    ring = _empty_at_lines((n_places, n_cols, n_rows), np.dtype(np.uint16))
+    ring = _empty_at_lines((n_places, n_cols, column_rows(n_rows)), np.dtype(np.uint16))
     workers = Workers(heartbeat, n_threads)
     return Backend(
         NumbaFilterChain(geometry, raw, ring, workers),

@@ -23,7 +23,7 @@ _BLOCK_ROWS = 64
 class NumbaFilterChain:
     """See FilterChain.
 
-    ``raw`` (n_angles, n_rows, n_cols) in the detector's type; ``ring`` (places, n_cols, n_rows)
+    ``raw`` (n_angles, n_rows, n_cols) in the detector's type; ``ring`` (places, n_cols, >= n_rows)
     uint16, the bits of float16.
     """
 

@@ -22,7 +22,7 @@ def filter_rows(raw, offset, gain, limits, runs, plan, response, dezinger, frame
     raw, offset, gain (n_rows, n) as `log_transmission` takes them; limits (floor, ceiling) of the
     transmission; runs (start, first, end) of unusable pixels; plan (radices, lengths, tables,
     starts, n_outer) and response of the transform; dezinger the window's size or 0; frame
-    (n, n_rows) bits of float16. Returns how many pixels were NaN or infinite beside the runs.
+    (n, >= n_rows) bits of float16. Returns how many pixels were NaN or infinite beside the runs.
     """
     n_rows, n = raw.shape
     n_fft = len(response)
@@ -61,7 +61,7 @@ def filter_rows(raw, offset, gain, limits, runs, plan, response, dezinger, frame
         filter_samples(data, radices, lengths, tables, starts, response, n_outer)
         if rows == SAMPLE:
             for u in range(n):
-                store_halves(data, u, bits, u * n_rows + r0)
+                store_halves(data, u, bits, u * frame.shape[1] + r0)
         else:
             for u in range(n):
                 for r in range(rows):

@@ -30,7 +30,7 @@ def resample(ring, frames, starts, row, step, weight, center, lines, first, end)
     """lines[g, m] = sum of weight[k] * q_k(step[k] * (m - n - LINE_MARGIN) + center) over group g.
 
     Group g is k in starts[g]..starts[g + 1]; groups first..end are done. q_k is detector row
-    ``row`` of ring[frames[k]], (n, n_rows) bits of float16: cubic interpolation (Catmull-Rom), 0
+    ``row`` of ring[frames[k]], (n, >= n_rows) bits of float16: cubic interpolation (Catmull-Rom), 0
     outside 0..n-1. lines (g, 2n + ...) float32.
     """
     n = ring.shape[1]
