@@ -12,14 +12,16 @@ _COLUMNS = 16
 
 
 @kernel
-def add_tilted(ring, frames, cos, sin, weights, center, origin, x, row, image, first, end):
+def add_tilted(
+    ring, n_rows, frames, cos, sin, weights, center, origin, x, row, image, first, end
+):
     """Columns first..end of the slice: image[i, j] += sum over k of q_k at x[i], row[i], y = j.
 
-    ring (places, n, n_rows) bits of float16; cos, sin, weights (k,); x, row (n,) of `TiltedRows`;
+    ring (places, n, >= n_rows) bits of float16; cos, sin, weights (k,); x, row (n,) of `TiltedRows`;
     image (n, n) float64, first axis i (x), second j (y). Linear along u and along the rows, 0
     outside the detector.
     """
-    n, n_rows = ring.shape[1], ring.shape[2]
+    n = ring.shape[1]
     lines = np.zeros((_COLUMNS, n + 16), np.float32)
     sums = np.empty((_COLUMNS, n), np.float32)
     for i0 in range(first, end, _COLUMNS):
