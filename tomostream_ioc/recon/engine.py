@@ -16,6 +16,7 @@ from tomostream_ioc.recon import memory
 from tomostream_ioc.recon.backend import make_backend, resolve_device
 from tomostream_ioc.recon.chain import RING_SCALE
 from tomostream_ioc.recon.geometry import ScanGeometry
+from tomostream_ioc.recon.phase import PhaseFilter
 from tomostream_ioc.recon.preprocess import Fields
 from tomostream_ioc.recon.ring import Ring
 from tomostream_ioc.recon.slice_sums import SliceSums
@@ -24,8 +25,8 @@ __all__ = ["OrthoEngine", "pinned_empty", "resolve_device", "warm_up"]
 
 #: pixels that are filtered between two heartbeats
 _PIXELS_AT_ONCE = 1 << 26
-#: what the ring of filtered frames was filtered with: filter, dezinger, version of the fields
-_FilterKey = tuple[str, int, int]
+#: what the ring was filtered with: filter, dezinger, version of the fields, phase retrieval
+_FilterKey = tuple[str, int, int, PhaseFilter | None]
 
 
 class OrthoEngine:
@@ -146,10 +147,12 @@ class OrthoEngine:
         """The three slices of what is in the ring, float32, the caller's own.
 
         Costs little when only frames were pushed since the last call; a new centre or position is
-        back-projected from the filtered ring, a new filter, dark or flat filters the ring anew.
+        back-projected from the filtered ring, a new filter, dark, flat or phase retrieval filters
+        the ring anew.
 
-        Raises ParameterError: centre or slices outside the detector, or a parameter that is not
-        supported. EngineError: no frame was pushed yet.
+        Raises ParameterError: centre or slices outside the detector, phase retrieval that averages
+        over more than the frame, or a parameter that is not supported. EngineError: no frame was
+        pushed yet.
         """
         self.geometry.check(params)
         _check_supported(params)
@@ -198,13 +201,15 @@ class OrthoEngine:
 
     def _refilter(self, params: ReconParams) -> None:
         """Bring the filtered ring up to date with params, fields and raw frames."""
-        key = (params.filter_type, params.dezinger, self._fields.version)
+        phase = PhaseFilter.of(params, self.geometry)
+        key = (params.filter_type, params.dezinger, self._fields.version, phase)
         if key != self._key:
             self._key = None
             self._sums.invalidate()
             self._ring.stale[:] = True
             self._chain.set_filter(params.filter_type)
             self._chain.set_dezinger(params.dezinger)
+            self._chain.set_phase(phase)
             if self._fields_in_chain != self._fields.version:
                 normalisation = self._fields.normalisation()
                 self._chain.set_fields(normalisation)
@@ -260,10 +265,6 @@ def _check_supported(params: ReconParams) -> None:
     """Raises ParameterError: something is asked for that would be ignored."""
     if params.ring_removal != "None":
         raise ParameterError("ring_removal is not supported yet: set it to None")
-    if min(params.energy_kev, params.distance_mm, params.pixel_size_um) > 0:
-        raise ParameterError(
-            "phase retrieval is not supported yet: set energy, distance or pixel size to 0"
-        )
 
 
 def pinned_empty(shape: tuple[int, ...], dtype: np.dtype | str) -> np.ndarray:
