@@ -1,5 +1,7 @@
 """Phase retrieval: against its definition, a propagated wave, and the chains against each other."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -88,7 +90,7 @@ def test_filtered_frame_is_tomopys_definition(n_rows, n_cols):
     # with more padding, as TomoPy's powers of two, it is the same
     np.testing.assert_allclose(tomopy(frame, (512, 512)), expected, atol=1e-5)
     # and at its frequencies nearly
-    np.testing.assert_allclose(tomopy(frame, (512, 512), True), expected, atol=5e-3)
+    np.testing.assert_allclose(tomopy(frame, (512, 512), True), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("library", ["float64", "float32", "numba"])
@@ -136,7 +138,7 @@ class Homogeneous:
     distance_m, pixel_m = 0.05, 1e-6
     wavelength_m = 12.398419843e-10 / 20.0
     mu = 4 * np.pi * beta / wavelength_m
-    params = {  # noqa: RUF012
+    params: ClassVar[dict[str, float]] = {
         "energy_kev": 20.0,
         "distance_mm": 50.0,
         "pixel_size_um": 1.0,
@@ -209,8 +211,9 @@ def test_numba_equals_the_reference(n_rows, n, dezinger):
     phantom, theta = Phantom(n, n_rows), half_turn(90)
     params = middle(phantom, dezinger=dezinger, **PHASE)
     slices = []
-    for options in ({"library": "numba"}, {"library": "torch", "compute": "float64"}):
-        engine = engine_for(phantom, 90, **options)
+    engine = engine_for(phantom, 90)
+    for library, compute in (("numba", "float32"), ("torch", "float64")):
+        engine = engine_for(phantom, 90, library=library, compute=compute)
         engine.push(phantom.raw(theta, n / 2 - 0.5), theta, np.arange(90))
         slices.append(engine.reconstruct(params))
     assert worst(*slices) < 1e-4
@@ -231,7 +234,8 @@ OTHER = Phantom(64, 20, scale=0.6).raw(THETA + 180.0, 31.0)
 
 def test_a_change_of_each_parameter_equals_a_fresh_engine(library):
     engine = full_engine(SMALL, RAW, THETA, library)
-    shown = [engine.reconstruct(middle(SMALL)), engine.reconstruct(middle(SMALL, **PHASE))]
+    params = middle(SMALL, **PHASE)
+    shown = [engine.reconstruct(middle(SMALL)), engine.reconstruct(params)]
     for name, value in PHASE.items():
         params = middle(SMALL, **PHASE | {name: 2 * value})
         fresh = full_engine(SMALL, RAW, THETA, library).reconstruct(params)
@@ -254,7 +258,7 @@ def test_off_is_as_if_it_did_not_exist(library, off):
     again = engine.reconstruct(middle(SMALL, **PHASE | off))
     for name in "zyx":
         np.testing.assert_array_equal(getattr(again, name), getattr(never, name))
-    assert engine._chain._phase is None  # nor does it keep memory
+    assert vars(engine._chain)["_phase"] is None  # nor does it keep memory
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32", "int32"])

@@ -290,4 +290,9 @@ def warm_up(device: str = "auto") -> None:
         engine.reconstruct(ReconParams(center=4.0, ortho_x=4, ortho_y=4, ortho_z=2))
         engine.push(frames, theta_deg, np.arange(8))
         engine.reconstruct(ReconParams(center=4.0, ortho_x=4, ortho_y=4, ortho_z=2, rot_z_deg=1.0))
+        params = ReconParams(
+            center=4.0, ortho_x=4, ortho_y=4, ortho_z=2,
+            energy_kev=20.0, distance_mm=50.0, alpha=1e-3, pixel_size_um=2.0,
+        )  # fmt: skip
+        engine.reconstruct(params)
         engine.release()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.fft import next_fast_len
@@ -48,8 +49,8 @@ class PhaseFilter:
     """The filter for frames of (n_rows, n_cols): 1 / (1 + (2 pi length |f|)^2).
 
     f is in cycles per pixel, ``length`` in pixels. Paganin et al. 2002, J. Microsc. 206, 33,
-    for a transmission in parallel light, divided by its value at f = 0, so that a constant stays what it is. In
-    space it is K0(r / length), which falls as exp(-r / length).
+    for a transmission in parallel light, divided by its value at f = 0, so that a constant stays
+    what it is. In space it is K0(r / length), which falls as exp(-r / length).
 
     With the wavelength w and the distance z in metres and a frequency F in cycles per metre it is
     alpha / (w z F^2 / (4 pi) + alpha), as TomoPy's retrieve_phase defines alpha. Paganin has
@@ -90,7 +91,8 @@ class PhaseFilter:
     def _padding(self, n: int) -> Padding:
         """At most the frame's longer side on each side: see docs for what comes round then."""
         pad = min(math.ceil(_REACH * self.length), max(self.n_rows, self.n_cols))
-        n_fft = next_fast_len(n + 2 * max(pad, _LEAST_PAD), real=True)
+        wanted = n + 2 * max(pad, _LEAST_PAD)
+        n_fft: Any = next_fast_len(wanted, real=True)  # scipy has no types for it
         return Padding(n, (n_fft - n + 1) // 2, n_fft)
 
     def terms(self) -> tuple[np.ndarray, np.ndarray]:

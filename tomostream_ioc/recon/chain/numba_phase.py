@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.fft
 
@@ -10,6 +12,8 @@ from tomostream_ioc.recon.phase import PhaseFilter
 from tomostream_ioc.recon.preprocess import TRANSMISSION_CEILING, Normalisation
 from tomostream_ioc.recon.workers import Workers
 
+#: what pyright knows of its types is wrong
+_fft: Any = scipy.fft
 #: columns of the spectrum that are transformed at once: two such blocks stay in the L2 cache
 _BLOCK_COLS = 32
 
@@ -56,7 +60,7 @@ class NumbaPhase:
                 first, end, contrast,
             )  # fmt: skip
             self._cols.fill(contrast.T)
-            self._spectrum[first:end] = scipy.fft.rfft(contrast, axis=1)
+            self._spectrum[first:end] = _fft.rfft(contrast, axis=1)
             return n_nan
 
         n_nan = sum(self._workers.map(transform_rows, range(0, self._rows.n, self._block_rows)))
@@ -68,12 +72,12 @@ class NumbaPhase:
         padded = np.empty((self._rows.n_fft, some.shape[1]), np.complex64)
         padded[: self._rows.n] = some
         self._rows.fill(padded)
-        padded = scipy.fft.fft(padded, axis=0, overwrite_x=True)
+        padded = _fft.fft(padded, axis=0, overwrite_x=True)
         parts = padded.view(np.float32)  # a third of the time of dividing complex numbers
         parts /= self._row_term + self._col_term[2 * first : 2 * (first + _BLOCK_COLS)]
-        some[:] = scipy.fft.ifft(padded, axis=0, overwrite_x=True)[: self._rows.n]
+        some[:] = _fft.ifft(padded, axis=0, overwrite_x=True)[: self._rows.n]
 
     def finish(self, first: int, end: int) -> None:
         """Fill detector rows first..end of ``retrieved``."""
-        rows = scipy.fft.irfft(self._spectrum[first:end], n=self._cols.n_fft, axis=1)
+        rows = _fft.irfft(self._spectrum[first:end], n=self._cols.n_fft, axis=1)
         self.retrieved[first:end] = rows[:, : self._cols.n]
