@@ -1,5 +1,6 @@
 """Phase retrieval: against its definition, a propagated wave, and the chains against each other."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -26,7 +27,7 @@ def library(request):
 
 
 def phase_filter(n_rows, n_cols, **changes):
-    params = ReconParams(center=1.0, ortho_x=0, ortho_y=0, ortho_z=0, **PHASE | changes)
+    params = replace(ReconParams(center=1.0, ortho_x=0, ortho_y=0, ortho_z=0), **PHASE | changes)
     phase = PhaseFilter.of(params, ScanGeometry(4, n_rows, n_cols))
     assert phase is not None
     return phase
