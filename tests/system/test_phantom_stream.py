@@ -106,3 +106,27 @@ def test_combined_image_holds_the_three_slices(ioc):
     alone = ioc.slices.get(f"{ioc.recon}Y")[0]
     assert np.corrcoef(y_slice.ravel(), alone.ravel())[0, 1] > 0.99
     assert (image[N_ROWS:, N_COLS:] == 0).all()
+
+
+def test_phase_retrieval_is_seen_in_the_next_slices_and_goes_again(ioc):
+    """The phantom has no fringes, so that the filter smooths it."""
+
+    def roughness():
+        image = inside(ioc.slices.get(f"{ioc.recon}Z")[0])
+        return float(np.abs(np.diff(image)).mean())
+
+    rough = roughness()
+    for record, value in {"Energy": 20.0, "Distance": 100.0, "PixelSize": 1.0}.items():
+        ioc.put(record, value, wait=True)
+    assert roughness() == pytest.approx(rough, rel=0.1)
+    assert "phase" not in ioc.status()
+    ioc.put("Alpha", 1e-3, wait=True)
+    wait_for(lambda: roughness() < 0.5 * rough, 10, "slices with phase retrieval")
+    ioc.put("Distance", 0.0, wait=True)
+    ioc.wait_status("set Distance above 0")
+    wait_for(lambda: roughness() > 0.9 * rough, 10, "slices without phase retrieval")
+    ioc.put("Alpha", 1e-9, wait=True)
+    ioc.put("Distance", 100.0, wait=True)
+    ioc.wait_status("raise Alpha")
+    ioc.put("Alpha", 0.0, wait=True)
+    wait_for(lambda: "phase" not in ioc.status(), 10, "the sentence to go")

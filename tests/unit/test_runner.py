@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -238,6 +239,17 @@ def test_slice_index_outside_is_shown_inside_and_said(rig):
     wait_for(lambda: rig.engine.params)
     assert rig.engine.params[-1].ortho_x == 15
     wait_for(lambda: "OrthoX 2000 is outside 0..15" in rig.runner.status().message)
+
+
+def test_phase_retrieval_that_lacks_a_parameter_is_off_and_said(rig):
+    three = replace(PARAMS, alpha=1e-4, energy_kev=20.0, pixel_size_um=1.0)
+    rig.run(three)
+    said = "no phase retrieval: set Distance above 0, or Alpha to 0"
+    wait_for(lambda: said in rig.runner.status().message)
+    rig.runner.set_params(replace(three, distance_mm=50.0))
+    wait_for(lambda: rig.engine.params[-1].distance_mm == 50.0)
+    wait_for(lambda: "phase" not in rig.runner.status().message)
+    assert rig.runner.status().alarms == {}
 
 
 def test_parameters_never_set_start_in_the_middle(rig):

@@ -18,8 +18,8 @@ class ReconParams:
 
     ``center`` is the detector column of the rotation axis (pixel centres count from 0);
     ``ortho_x/y/z`` are indices of the slices; ``rot_*_deg`` tilt the slice planes. Phase
-    retrieval is off unless energy, distance and pixel size are all positive. ``dezinger`` is the
-    radius in pixels, not the record's index.
+    retrieval is off unless energy, distance, alpha and pixel size are all positive. ``dezinger`` is
+    the radius in pixels, not the record's index.
 
     Raises ParameterError on NaN, infinity or a choice that does not exist.
     """
@@ -56,6 +56,28 @@ class ReconParams:
             raise ParameterError(
                 f"ring_removal {self.ring_removal!r} does not exist: use one of {RING_REMOVALS}"
             )
+
+    @property
+    def has_phase(self) -> bool:
+        """True when phase retrieval is on."""
+        return min(self.energy_kev, self.distance_mm, self.alpha, self.pixel_size_um) > 0
+
+    @property
+    def phase_note(self) -> str:
+        """Why phase retrieval is off although alpha is set, else ''.
+
+        Alpha is the switch: with 0 it is off on purpose, whatever the beamline keeps in the others.
+        """
+        if self.has_phase or self.alpha == 0:
+            return ""
+        values = {
+            "Energy": self.energy_kev,
+            "Distance": self.distance_mm,
+            "Alpha": self.alpha,
+            "PixelSize": self.pixel_size_um,
+        }
+        missing = " and ".join(record for record, value in values.items() if value <= 0)
+        return f"no phase retrieval: set {missing} above 0, or Alpha to 0"
 
     def clipped(self, n_rows: int, n_cols: int) -> tuple[ReconParams, tuple[str, ...]]:
         """Slice indices brought inside the detector, and a sentence for each change."""

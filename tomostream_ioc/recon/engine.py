@@ -20,6 +20,7 @@ from tomostream_ioc.recon.backend import RawFrames, make_backend, resolve_device
 from tomostream_ioc.recon.chain import RING_SCALE
 from tomostream_ioc.recon.filtered import ChunkedFrames, KeptFrames
 from tomostream_ioc.recon.geometry import ScanGeometry
+from tomostream_ioc.recon.phase import PhaseFilter
 from tomostream_ioc.recon.policies import MemoryPolicies
 from tomostream_ioc.recon.preprocess import Fields
 from tomostream_ioc.recon.ring import Ring
@@ -29,8 +30,8 @@ __all__ = ["OrthoEngine", "pinned_empty", "resolve_device", "warm_up"]
 
 #: pixels that are filtered between two heartbeats
 _PIXELS_AT_ONCE = 1 << 26
-#: what the ring of filtered frames was filtered with: filter, dezinger, version of the fields
-_FilterKey = tuple[str, int, int]
+#: what the ring was filtered with: filter, dezinger, version of the fields, phase retrieval
+_FilterKey = tuple[str, int, int, PhaseFilter | None]
 _Result = TypeVar("_Result")
 
 
@@ -166,10 +167,12 @@ class OrthoEngine:
         """The three slices of what is in the ring, float32, the caller's own.
 
         Costs little when only frames were pushed since the last call; a new centre or position is
-        back-projected from the filtered ring, a new filter, dark or flat filters the ring anew.
+        back-projected from the filtered ring, a new filter, dark, flat or phase retrieval filters
+        the ring anew.
 
-        Raises ParameterError: centre or slices outside the detector, or a parameter that is not
-        supported. EngineError: no frame was pushed yet, or out of memory.
+        Raises ParameterError: centre or slices outside the detector, phase retrieval that averages
+        over more than the frame, or a parameter that is not supported. EngineError: no frame was
+        pushed yet, or out of memory.
         """
         self.geometry.check(params)
         _check_supported(params)
@@ -248,13 +251,15 @@ class OrthoEngine:
 
     def _refilter(self, params: ReconParams) -> None:
         """Bring the filtered ring up to date with params, fields and raw frames."""
-        key = (params.filter_type, params.dezinger, self._fields.version)
+        phase = PhaseFilter.of(params, self.geometry)
+        key = (params.filter_type, params.dezinger, self._fields.version, phase)
         if key != self._key:
             self._key = None
             self._sums.invalidate()
             self._ring.stale[:] = True
             self._chain.set_filter(params.filter_type)
             self._chain.set_dezinger(params.dezinger)
+            self._chain.set_phase(phase)
             if self._fields_in_chain != self._fields.version:
                 normalisation = self._fields.normalisation()
                 self._chain.set_fields(normalisation)
@@ -304,10 +309,6 @@ def _check_supported(params: ReconParams) -> None:
     """Raises ParameterError: something is asked for that would be ignored."""
     if params.ring_removal != "None":
         raise ParameterError("ring_removal is not supported yet: set it to None")
-    if min(params.energy_kev, params.distance_mm, params.pixel_size_um) > 0:
-        raise ParameterError(
-            "phase retrieval is not supported yet: set energy, distance or pixel size to 0"
-        )
 
 
 def pinned_empty(shape: tuple[int, ...], dtype: np.dtype | str) -> np.ndarray:
@@ -333,5 +334,10 @@ def warm_up(device: str = "auto") -> None:
         engine.reconstruct(ReconParams(center=4.0, ortho_x=4, ortho_y=4, ortho_z=2))
         engine.push(frames, theta_deg, np.arange(8))
         engine.reconstruct(ReconParams(center=4.0, ortho_x=4, ortho_y=4, ortho_z=2, rot_z_deg=1.0))
+        params = ReconParams(
+            center=4.0, ortho_x=4, ortho_y=4, ortho_z=2,
+            energy_kev=20.0, distance_mm=50.0, alpha=1e-3, pixel_size_um=2.0,
+        )  # fmt: skip
+        engine.reconstruct(params)
         engine.release()
     binning.warm_up()

@@ -150,6 +150,9 @@ def bytes_needed(
     sums = (8 + 4) * (2 * frame + geometry.n_cols**2)
     # dark and flat in float64, what is made of them, and what that takes in between
     fields = 6 * frame * 8
+    # phase retrieval: the spectrum of a frame with the widest padding, and three frames
+    widest = geometry.n_cols + 2 * max(geometry.n_rows, geometry.n_cols)
+    fields += 4 * geometry.n_rows * widest + 3 * 4 * frame
     per_row = 4 * fft_length(geometry.n_cols) * 3
     # the GPU transforms whole frames, a few at a time; the CPU small blocks of rows
     block = 8 * geometry.n_rows * per_row + (2 << 30) if device.startswith("cuda") else 64 << 20

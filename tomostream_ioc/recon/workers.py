@@ -33,6 +33,10 @@ class Workers:
         self._heartbeat = heartbeat
         self._pool = ThreadPoolExecutor(self.n_threads, "recon")
 
+    def beat(self) -> None:
+        """Call the heartbeat between pieces of work that are short each; raises what it raises."""
+        self._heartbeat()
+
     def map(
         self,
         function: Callable[[_Item], _Result],

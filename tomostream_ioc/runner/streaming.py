@@ -37,7 +37,7 @@ class Streaming:
         self._board = board
         self._params = params
         self._refused = ""  # why the parameters can't be shown
-        self._clipped = ""  # which slices are shown elsewhere than asked
+        self._clipped = ""  # what is shown otherwise than asked
 
     def stream(self, job: Job, intake: Intake, armed: Armed) -> str:
         """Run until the stream changes so that it must be armed again; returns why.
@@ -92,7 +92,7 @@ class Streaming:
     def _show(self, armed: Armed, params: ReconParams, ring: _RingLog) -> None:
         """Reconstruct and hand on; parameters that can't be shown leave the last slices."""
         inside, notes = params.clipped(*armed.scan.shape)
-        self._clipped = "; ".join(notes)
+        self._clipped = "; ".join(part for part in (*notes, params.phase_note) if part)
         try:
             slices = armed.engine.reconstruct(effective_params(inside, armed.scan.binning))
         except ParameterError as error:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from tomostream_ioc.recon.phase import PhaseFilter
 from tomostream_ioc.recon.preprocess import Normalisation
 
 #: filtered frames are kept times this: float16 then has its full precision also for weak samples,
@@ -26,6 +27,10 @@ class FilterChain(Protocol):
 
     def set_dezinger(self, size: int) -> None:
         """Median window in pixels, 0 for none."""
+        ...
+
+    def set_phase(self, phase: PhaseFilter | None) -> None:
+        """Phase retrieval on the transmission, before the logarithm; None for none."""
         ...
 
     def filter(self, slots: np.ndarray, places: np.ndarray) -> int:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from tomostream_ioc.recon.chain import RING_SCALE
+from tomostream_ioc.recon.chain.numba_phase import NumbaPhase
 from tomostream_ioc.recon.filters import fft_length, response
 from tomostream_ioc.recon.geometry import ScanGeometry
 from tomostream_ioc.recon.kernels.fft import FftPlan
 from tomostream_ioc.recon.kernels.frame import filter_rows
+from tomostream_ioc.recon.phase import PhaseFilter
 from tomostream_ioc.recon.preprocess import (
     TRANSMISSION_CEILING,
     TRANSMISSION_FLOOR,
@@ -34,6 +36,7 @@ class NumbaFilterChain:
         self._workers = workers
         self._plan = FftPlan.of_length(fft_length(geometry.n_cols))
         self._dezinger = 0
+        self._phase: NumbaPhase | None = None
 
     def store_raw(self, frames: np.ndarray, slots: np.ndarray) -> None:
         def copy(item: tuple[np.ndarray, int]) -> None:
@@ -54,7 +57,14 @@ class NumbaFilterChain:
     def set_dezinger(self, size: int) -> None:
         self._dezinger = size
 
+    def set_phase(self, phase: PhaseFilter | None) -> None:
+        self._phase = None  # its memory first
+        if phase is not None:
+            self._phase = NumbaPhase(phase, self._workers, _BLOCK_ROWS)
+
     def filter(self, slots: np.ndarray, places: np.ndarray) -> int:
+        if self._phase is not None:
+            return self._filter_retrieved(self._phase, slots, places)
         plan = self._plan
         kernel_plan = (plan.radices, plan.lengths, plan.tables, plan.starts, plan.n_outer)
 
@@ -78,6 +88,36 @@ class NumbaFilterChain:
 
         return sum(self._workers.map(block, range(0, self._n_rows, _BLOCK_ROWS)))
 
+    def _filter_retrieved(self, phase: NumbaPhase, slots: np.ndarray, places: np.ndarray) -> int:
+        """As `filter`, frame by frame: each pixel of a retrieved frame depends on all raw ones."""
+        plan = self._plan
+        kernel_plan = (plan.radices, plan.lengths, plan.tables, plan.starts, plan.n_outer)
+        n_nan = 0
+        for slot, place in zip(slots.tolist(), places.tolist(), strict=True):
+            self._workers.beat()
+            n_nan = phase.begin(self._raw[slot], self._fields, self._runs, self._dezinger)
+
+            def block(first: int, place: int = place) -> None:
+                end = min(first + _BLOCK_ROWS, self._n_rows)
+                phase.finish(first, end)
+                filter_rows(
+                    phase.retrieved,
+                    phase.offset,
+                    phase.gain,
+                    (TRANSMISSION_FLOOR, TRANSMISSION_CEILING),
+                    phase.runs,
+                    kernel_plan,
+                    self._response,
+                    0,
+                    self._ring[place],
+                    first,
+                    end,
+                )
+
+            self._workers.map(block, range(0, self._n_rows, _BLOCK_ROWS))
+        return n_nan
+
     def release(self) -> None:
         self._raw = np.empty((0, 0, 0), self._raw.dtype)
         self._ring = np.empty((0, 0, 0), np.uint16)
+        self._phase = None

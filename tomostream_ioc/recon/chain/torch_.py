@@ -6,8 +6,10 @@ import numpy as np
 import torch
 
 from tomostream_ioc.recon.chain import RING_SCALE
+from tomostream_ioc.recon.chain.torch_phase import TorchPhase
 from tomostream_ioc.recon.filters import fft_length, response
 from tomostream_ioc.recon.geometry import ScanGeometry
+from tomostream_ioc.recon.phase import PhaseFilter
 from tomostream_ioc.recon.preprocess import (
     TRANSMISSION_CEILING,
     TRANSMISSION_FLOOR,
@@ -61,6 +63,7 @@ class TorchFilterChain:
         self._device = ring.device
         self._n_fft = fft_length(geometry.n_cols)
         self._dezinger = 0
+        self._phase: TorchPhase | None = None
 
     def store_raw(self, frames: np.ndarray, slots: np.ndarray) -> None:
         frames = np.ascontiguousarray(frames)
@@ -86,6 +89,11 @@ class TorchFilterChain:
     def set_dezinger(self, size: int) -> None:
         self._dezinger = size
 
+    def set_phase(self, phase: PhaseFilter | None) -> None:
+        self._phase = None  # its memory first
+        if phase is not None:
+            self._phase = TorchPhase(phase, self._device, self._compute)
+
     def filter(self, slots: np.ndarray, places: np.ndarray) -> int:
         n_nan = 0
         for i in range(0, len(slots), _FRAMES):
@@ -99,6 +107,8 @@ class TorchFilterChain:
             pixels = without_zingers(pixels, self._dezinger)
         ratio = pixels.sub_(self._offset).mul_(self._gain)
         bad, n_nan = self._bad(ratio)
+        if self._phase is not None:
+            ratio, bad = self._retrieved(self._phase, ratio, bad), None
         values = ratio.clamp_(TRANSMISSION_FLOOR, TRANSMISSION_CEILING).log_().to(self._compute)
         if bad is not None:
             values = bridged(values, bad)
@@ -119,6 +129,15 @@ class TorchFilterChain:
             pixels.copy_(self._raw[slot], non_blocking=True)
         return gathered
 
+    def _retrieved(
+        self, phase: TorchPhase, ratio: torch.Tensor, bad: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Transmission (k, n_rows, n_cols) after phase retrieval; bad pixels are bridged before."""
+        contrast = ratio.clamp_(-TRANSMISSION_CEILING, TRANSMISSION_CEILING).sub_(1.0)
+        if bad is not None:
+            contrast = bridged(contrast, bad)
+        return phase.retrieved(contrast.to(self._compute))
+
     def _bad(self, ratio: torch.Tensor) -> tuple[torch.Tensor | None, int]:
         """Pixels to bridge (k, n_rows, n_cols), if any, and the number of NaN in the last frame."""
         if self._dtype.kind == "f":
@@ -131,6 +150,7 @@ class TorchFilterChain:
     def release(self) -> None:
         self._raw = self._raw.new_empty(0)
         self._ring = self._ring.new_empty(0)
+        self._phase = None
 
 
 def bridged(values: torch.Tensor, bad: torch.Tensor) -> torch.Tensor:
