@@ -15,6 +15,7 @@ from tomostream_ioc.model.slices import Slices
 from tomostream_ioc.recon import memory
 from tomostream_ioc.recon.backend import make_backend, resolve_device
 from tomostream_ioc.recon.chain import RING_SCALE
+from tomostream_ioc.recon.corrections import Corrections
 from tomostream_ioc.recon.geometry import ScanGeometry
 from tomostream_ioc.recon.preprocess import Fields
 from tomostream_ioc.recon.ring import Ring
@@ -70,6 +71,7 @@ class OrthoEngine:
         self._ring = Ring(geometry.n_angles, n_spare)
         self._chain = self._backend.chain
         self._sums = SliceSums(geometry, self._backend.projector)
+        self._corrections = Corrections(geometry, self._chain, self._backend.projector)
         # float32 does not hold every value of a 32-bit detector
         narrow = self._dtype.itemsize <= 2 or self._dtype == np.float32
         wide_work = compute == "float64" or not narrow
@@ -156,7 +158,11 @@ class OrthoEngine:
         if not self.n_filled:
             raise EngineError("No frame has come yet: there is nothing to reconstruct")
         self._refilter(params)
-        self._sums.rebuild(params, self._ring.filtered_views, self._heartbeat)
+        ring, sums, heartbeat = self._ring, self._sums, self._heartbeat
+        sums.keep_mean(params.ring_removal != "None", ring.filtered_views, heartbeat)
+        stripes = self._corrections.frames(params, self._key, ring, sums, heartbeat)
+        sums.rebuild(params, ring.filtered_views, heartbeat, stripes)
+        self._corrections.renew(ring, sums, heartbeat)
         self._heartbeat()
         return self._sums.output(math.pi / (self._ring.total_weight * RING_SCALE))
 
@@ -164,12 +170,14 @@ class OrthoEngine:
         """Empty the ring; dark, flat and memory stay."""
         self._ring.clear()
         self._sums.invalidate()
+        self._corrections.clear()
         self._fields.reset()
         self._n_nan = 0
 
     def release(self) -> None:
         """Give the memory back; the engine can't be used again."""
         self._ring.clear()
+        self._corrections.clear()
         self._chain.release()
         self._backend.projector.release()
         self._backend.close()
@@ -188,6 +196,7 @@ class OrthoEngine:
         places = self._ring.free_places(len(slots))
         self._n_nan = self._chain.filter(slots, places)
         self._ring.put_filtered(slots, places)
+        self._corrections.assign(places)
         self._sums.update(old + neighbours + self._ring.views(slots))
 
     def _is_live(self) -> bool:
@@ -220,6 +229,7 @@ class OrthoEngine:
             slots = stale[i : i + size]
             self._n_nan = self._chain.filter(slots, self._ring.places[slots])
             self._ring.put_filtered(slots)
+            self._corrections.assign(self._ring.places[slots])
 
     def _checked(
         self, frames: np.ndarray, theta_deg: np.ndarray, slots: np.ndarray
@@ -258,8 +268,6 @@ class OrthoEngine:
 
 def _check_supported(params: ReconParams) -> None:
     """Raises ParameterError: something is asked for that would be ignored."""
-    if params.ring_removal != "None":
-        raise ParameterError("ring_removal is not supported yet: set it to None")
     if min(params.energy_kev, params.distance_mm, params.pixel_size_um) > 0:
         raise ParameterError(
             "phase retrieval is not supported yet: set energy, distance or pixel size to 0"
@@ -286,7 +294,8 @@ def warm_up(device: str = "auto") -> None:
         frames = np.ones((8, 4, 8), dtype)
         theta_deg = np.arange(8) * 22.5
         engine.push(frames, theta_deg, np.arange(8))
-        engine.reconstruct(ReconParams(center=4.0, ortho_x=4, ortho_y=4, ortho_z=2))
+        params = ReconParams(center=4.0, ortho_x=4, ortho_y=4, ortho_z=2, ring_removal="fw")
+        engine.reconstruct(params)
         engine.push(frames, theta_deg, np.arange(8))
         engine.reconstruct(ReconParams(center=4.0, ortho_x=4, ortho_y=4, ortho_z=2, rot_z_deg=1.0))
         engine.release()
