@@ -440,13 +440,13 @@ def test_work_is_spread_over_the_frames(monkeypatch):
             return real(*arguments, **options)
 
         monkeypatch.setattr(stripes, name, spy)
-    give_estimate = engine._sums.give_estimate
+    update_stripes = engine._sums.update_stripes
 
-    def spy_on_moves(frames, views, number):
+    def spy_on_views(frames, views):
         moved.append(len(views))
-        give_estimate(frames, views, number)
+        update_stripes(frames, views)
 
-    monkeypatch.setattr(engine._sums, "give_estimate", spy_on_moves)
+    monkeypatch.setattr(engine._sums, "update_stripes", spy_on_views)
     engine.reconstruct(ON)
     engine.reconstruct(middle(PHANTOM, filter_type="Butterworth", ring_removal="fw", ortho_x=9))
     assert not calls  # stripes are the same wherever the vertical slices are
@@ -456,7 +456,8 @@ def test_work_is_spread_over_the_frames(monkeypatch):
         engine.push(RAW[slot : slot + 1], THETA[slot : slot + 1] + 180.0, SLOTS[slot : slot + 1])
         engine.reconstruct(ON)
         most = max(most, sum(moved[before:]))
-    assert most == 2  # one frame for the z slice and one for the others
+    # for the z slice and for the others: the new frame and one that goes over, in for out
+    assert most == 8
     assert calls == ["constant_stripes"] * 3
 
 

@@ -35,7 +35,8 @@ class Corrections:
     An *estimate* is the part of fw that is constant along the angle, of all detector rows, from
     the mean over the ring of the filtered frames, which `SliceSums` keeps. It leaves out the
     angular frequencies that are near but not 0, and looks for stripes behind the filter instead of
-    before it. Vertical slices and a tilted z slice meet every detector row: theirs is this one.
+    before it. Vertical slices and a tilted z slice meet every detector row: theirs is this one,
+    and so is that of a z slice with phase retrieval, which needs whole frames.
 
     The z slice has the whole of fw, from the sinogram of its row in the raw frames, for the frames
     that are in the ring when ring removal is switched on, or filter, dezinger, fields or row
@@ -61,51 +62,55 @@ class Corrections:
         self._n_due = 0  # frames that are to go over to it
         self._moves = _MOVES
 
-    def assign(self, places: np.ndarray) -> None:
-        """New filtered frames are in these places of the ring: they have the newest estimate."""
-        self._n_new += len(places)
-        self._n_due += len(places) * self._moves
+    def assign(self, slots: np.ndarray) -> None:
+        """New frames come into these slots of the ring: they have the newest estimate."""
+        self._n_new += len(slots)
+        self._n_due += len(slots) * self._moves
         for frames in self._all():
-            frames.assign(places, self._number)
+            frames.assign(slots, self._number)
 
-    def frames(
+    def follow(self, ring: Ring, sums: SliceSums) -> None:
+        """The sums have followed the ring: subtract the stripes of what is new in it."""
+        for frames in self._all():
+            sums.update_stripes(frames, frames.change(ring))
+
+    def bring_about(
         self,
         params: ReconParams,
         filtering: Hashable,
         ring: Ring,
         sums: SliceSums,
         heartbeat: Callable[[], None],
-    ) -> dict[str, StripeFrames]:
-        """The stripes to subtract from each slice; none while ring removal is off.
+    ) -> None:
+        """Subtract stripes from the sums as parameters and frames want it; put them back if off.
 
-        ``filtering`` says how the ring was filtered; ring and the mean in ``sums`` are up to date.
-        Whatever ``heartbeat`` raises goes through; the next call makes what was not finished.
+        ``filtering`` says how the ring was filtered; ring and sums are up to date with ``params``.
+        Whatever ``heartbeat`` raises goes through; the next call does what was not finished.
         """
         if params.ring_removal == "None":
             if self._filtering is not None:
                 self.clear()
-            return {}
+            sums.subtract(params, {}, heartbeat)
+            return
         if self._filtering != filtering:
             self.clear()
             self._filtering = filtering
         if self._of_mean is None:
             estimate = self._estimated(ring, sums, heartbeat)
             projector = self._projector.over(2, self._geometry.n_rows)
-            self._of_mean = StripeFrames(projector, ring.n_places, 0, None)
+            self._of_mean = StripeFrames(projector, ring.n_slots, 0, None)
             self._take(estimate, ring)
-        if params.rot_z_deg:
+        if params.rot_z_deg or _has_phase(params):
             self._of_row = None
         elif self._of_row is None or self._of_row.row != params.ortho_z:
             self._of_row = self._whole_sinogram(params, ring, heartbeat)
-        return {"z": self._of_row or self._of_mean, "y": self._of_mean, "x": self._of_mean}
+        self.follow(ring, sums)
+        of_z = self._of_row or self._of_mean
+        sums.subtract(params, {"z": of_z, "y": self._of_mean, "x": self._of_mean}, heartbeat)
+        self._renew(ring, sums, heartbeat)
 
-    def renew(self, ring: Ring, sums: SliceSums, heartbeat: Callable[[], None]) -> None:
-        """Make the next estimate if it is time, and let as many frames go over as have to.
-
-        Ring and sums are up to date; an exception of ``heartbeat`` leaves them so.
-        """
-        if self._of_mean is None:
-            return
+    def _renew(self, ring: Ring, sums: SliceSums, heartbeat: Callable[[], None]) -> None:
+        """Make the next estimate if it is time, and let as many frames go over as have to."""
         is_time = self._n_new * self._moves >= self._n_estimated
         if is_time and not any(len(self._older(ring, one)) for one in self._all()):
             estimate = self._estimated(ring, sums, heartbeat)
@@ -119,7 +124,8 @@ class Corrections:
             older = self._older(ring, frames)[:n_due]
             for i in range(0, len(older), at_once):
                 heartbeat()
-                sums.give_estimate(frames, ring.views(older[i : i + at_once]), self._number)
+                frames.assign(older[i : i + at_once], self._number)
+                sums.update_stripes(frames, frames.change(ring))
         self._n_due = 0
 
     def _take(self, estimate: np.ndarray, ring: Ring) -> None:
@@ -138,7 +144,7 @@ class Corrections:
     def _older(self, ring: Ring, frames: StripeFrames) -> np.ndarray:
         """Slots whose stripes are older than the newest estimate."""
         slots = np.flatnonzero(ring.filled)
-        return slots[frames.is_older(ring.places[slots], self._number)]
+        return slots[frames.is_older(slots, self._number)]
 
     def _estimated(self, ring: Ring, sums: SliceSums, heartbeat: Callable[[], None]) -> np.ndarray:
         heartbeat()
@@ -164,10 +170,15 @@ class Corrections:
             spectrum = np.fft.rfft(found[i : i + _ROWS], n_fft, axis=1) * factor
             filtered = np.fft.irfft(spectrum, n_fft, axis=1)[:, :n_cols]
             projector.put(i, filtered[..., None])  # (few, n_cols, 1)
-        frames = StripeFrames(projector, ring.n_places, n_own, row)
+        frames = StripeFrames(projector, ring.n_slots, n_own, row)
         frames.put_estimate(self._number, self._estimate)
-        frames.assign_own(ring.places[slots], self._number)
+        frames.assign_own(slots, self._number)
         return frames
+
+
+def _has_phase(params: ReconParams) -> bool:
+    """Phase retrieval needs whole frames: there is no sinogram of a single row then."""
+    return min(params.energy_kev, params.distance_mm, params.pixel_size_um) > 0
 
 
 def order_in_turn(theta_rad: np.ndarray) -> np.ndarray:

@@ -158,11 +158,8 @@ class OrthoEngine:
         if not self.n_filled:
             raise EngineError("No frame has come yet: there is nothing to reconstruct")
         self._refilter(params)
-        ring, sums, heartbeat = self._ring, self._sums, self._heartbeat
-        sums.keep_mean(params.ring_removal != "None", ring.filtered_views, heartbeat)
-        stripes = self._corrections.frames(params, self._key, ring, sums, heartbeat)
-        sums.rebuild(params, ring.filtered_views, heartbeat, stripes)
-        self._corrections.renew(ring, sums, heartbeat)
+        self._sums.rebuild(params, self._ring.filtered_views, self._heartbeat)
+        self._corrections.bring_about(params, self._key, self._ring, self._sums, self._heartbeat)
         self._heartbeat()
         return self._sums.output(math.pi / (self._ring.total_weight * RING_SCALE))
 
@@ -185,6 +182,7 @@ class OrthoEngine:
 
     def _push_some(self, frames: np.ndarray, theta_rad: np.ndarray, slots: np.ndarray) -> None:
         """At most n_spare frames, all slots different."""
+        self._corrections.assign(slots)
         live = self._is_live()
         old = self._ring.views(slots[self._ring.filled[slots]]).negative()
         # stale until it is done: an exception on the way leaves a ring that is filtered anew
@@ -196,8 +194,8 @@ class OrthoEngine:
         places = self._ring.free_places(len(slots))
         self._n_nan = self._chain.filter(slots, places)
         self._ring.put_filtered(slots, places)
-        self._corrections.assign(places)
         self._sums.update(old + neighbours + self._ring.views(slots))
+        self._corrections.follow(self._ring, self._sums)
 
     def _is_live(self) -> bool:
         """True when the filtered ring is up to date, so that new frames can simply be added."""
@@ -229,7 +227,6 @@ class OrthoEngine:
             slots = stale[i : i + size]
             self._n_nan = self._chain.filter(slots, self._ring.places[slots])
             self._ring.put_filtered(slots)
-            self._corrections.assign(self._ring.places[slots])
 
     def _checked(
         self, frames: np.ndarray, theta_deg: np.ndarray, slots: np.ndarray

@@ -26,7 +26,7 @@ Add = Callable[[Sums, Views], None]
 class _Slice:
     """Sums of one slice; ``key`` is the geometry that they are for, None when they are invalid.
 
-    With ``stripes`` each frame enters the sums less its stripes.
+    ``stripes`` are those that have been subtracted from them, if any.
     """
 
     sums: Sums
@@ -35,12 +35,6 @@ class _Slice:
     transpose: bool = False
     stripes: StripeFrames | None = None
     add_stripes: Add = field(default=lambda sums, views: None)
-
-    def add_views(self, views: Views) -> None:
-        """Add views of the ring, less their stripes."""
-        self.add(self.sums, views)
-        if self.stripes is not None:
-            self.add_stripes(self.sums, self.stripes.views(views))
 
 
 class SliceSums:
@@ -56,25 +50,11 @@ class SliceSums:
             "x": _Slice(projector.zeros(n, n_rows), transpose=True),
         }
 
-    def keep_mean(
-        self, wanted: bool, views: Callable[[], Views], heartbeat: Callable[[], None]
-    ) -> None:
-        """Bring the sum of whole frames, for `mean_frame`, up to date, or give it up.
-
-        Whatever ``heartbeat`` raises goes through and leaves it invalid.
-        """
-        if not wanted:
-            self._slices.pop("mean", None)
-            return
-        if "mean" not in self._slices:
-            sums = self._projector.zeros(self._geometry.n_cols, self._geometry.n_rows)
-            self._slices["mean"] = _Slice(sums, add=self._projector.add_frames)
-        mean = self._slices["mean"]
-        if mean.key is None:
-            self._add_all(mean, "mean", views, heartbeat)
-
     def mean_frame(self, total_weight: float) -> np.ndarray:
-        """Mean over the ring of the filtered frames, (n_rows, n_cols) float32: see `keep_mean`."""
+        """Mean over the ring of the filtered frames, (n_rows, n_cols) float32.
+
+        It is kept for parameters with ring removal: `rebuild` comes first.
+        """
         return self._projector.output(self._slices["mean"].sums, 1.0 / total_weight, True)
 
     def invalidate(self) -> None:
@@ -84,69 +64,78 @@ class SliceSums:
 
     def update(self, views: Views) -> None:
         """Add views (negative weights to subtract) to every slice that is valid."""
-        self._change(lambda one: one.add_views(views))
+        self._change([(one, one.add) for one in self._slices.values()], views)
 
-    def give_estimate(self, stripes: StripeFrames, views: Views, number: int) -> None:
-        """Views of the ring that had other stripes have this estimate of them from now on."""
-        before = stripes.views(views).negative()
-        stripes.assign(views.frames, number)
-        change = before + stripes.views(views)
+    def update_stripes(self, stripes: StripeFrames, views: Views) -> None:
+        """Add views of stripes to every valid slice from which others of them are subtracted."""
+        if len(views):
+            slices = [one for one in self._slices.values() if one.stripes is stripes]
+            self._change([(one, one.add_stripes) for one in slices], views)
 
-        def add(one: _Slice) -> None:
-            if one.stripes is stripes:
-                one.add_stripes(one.sums, change)
-
-        self._change(add)
-
-    def _change(self, change: Callable[[_Slice], None]) -> None:
-        """Change every slice that is valid."""
-        valid = {one.key: one for one in self._slices.values() if one.key is not None}
-        self.invalidate()  # unless it comes to its end
-        for one in valid.values():
-            change(one)
-        for key, one in valid.items():
+    def _change(self, slices: list[tuple[_Slice, Add]], views: Views) -> None:
+        valid = [(one, add, one.key) for one, add in slices if one.key is not None]
+        for one, _, _ in valid:
+            one.key = None  # unless it comes to its end
+        for one, add, _ in valid:
+            add(one.sums, views)
+        for one, _, key in valid:
             one.key = key
 
-    def rebuild(
+    def subtract(
         self,
         params: ReconParams,
-        views: Callable[[], Views],
-        heartbeat: Callable[[], None],
         stripes: dict[str, StripeFrames],
+        heartbeat: Callable[[], None],
+    ) -> None:
+        """Bring about that of each slice these stripes are subtracted, and no others.
+
+        ``params`` are those of the last `rebuild`. Whatever ``heartbeat`` raises goes through and
+        leaves that slice invalid.
+        """
+        for name, one in self._slices.items():
+            wanted = stripes.get(name)
+            if one.stripes is wanted:
+                continue
+            key, one.key = one.key, None
+            if one.stripes is not None:
+                self._add_all(one.add_stripes, one.sums, one.stripes.views().negative(), heartbeat)
+            if wanted is not None:
+                # of a single row there is only row 0
+                at = params if wanted.row is None else replace(params, ortho_z=0)
+                one.add_stripes = self._wanted(at, wanted.projector)[name][1]
+                self._add_all(one.add_stripes, one.sums, wanted.views(), heartbeat)
+            one.stripes, one.key = wanted, key
+
+    def _add_all(self, add: Add, sums: Sums, every: Views, heartbeat: Callable[[], None]) -> None:
+        at_once = self._projector.views_at_once()
+        for i in range(0, len(every), at_once):
+            heartbeat()
+            add(sums, every[i : i + at_once])
+
+    def rebuild(
+        self, params: ReconParams, views: Callable[[], Views], heartbeat: Callable[[], None]
     ) -> None:
         """Back-project all ``views`` into the slices that are invalid or for another geometry.
 
-        ``stripes``: what to subtract, for the slices z, y and x that are named. Whatever
-        ``heartbeat`` raises goes through and leaves that slice invalid.
+        Whatever ``heartbeat`` raises goes through and leaves that slice invalid.
         """
-        for name, (geometry_key, add, transpose) in self._wanted(params).items():
+        wanted = self._wanted(params)
+        if params.ring_removal == "None":
+            self._slices.pop("mean", None)
+        else:
+            wanted["mean"] = ("mean", self._projector.add_frames, True)
+            if "mean" not in self._slices:
+                n, n_rows = self._geometry.n_cols, self._geometry.n_rows
+                self._slices["mean"] = _Slice(self._projector.zeros(n, n_rows))
+        for name, (key, add, transpose) in wanted.items():
             one = self._slices[name]
-            frames = stripes.get(name)
-            key = (geometry_key, frames)
             if one.key == key:
                 continue
-            one.add, one.transpose, one.stripes = add, transpose, frames
-            if frames is not None:
-                # of a single row there is only row 0
-                at = params if frames.row is None else replace(params, ortho_z=0)
-                one.add_stripes = self._wanted(at, frames.projector)[name][1]
-            self._add_all(one, key, views, heartbeat)
-
-    def _add_all(
-        self,
-        one: _Slice,
-        key: Hashable,
-        views: Callable[[], Views],
-        heartbeat: Callable[[], None],
-    ) -> None:
-        one.key = None
-        self._projector.clear(one.sums)
-        at_once = self._projector.views_at_once()
-        every = views()
-        for i in range(0, len(every), at_once):
-            heartbeat()
-            one.add_views(every[i : i + at_once])
-        one.key = key
+            one.key = None
+            one.add, one.transpose, one.stripes = add, transpose, None
+            self._projector.clear(one.sums)
+            self._add_all(add, one.sums, views(), heartbeat)
+            one.key = key
 
     def release(self) -> None:
         """Give the memory back."""
@@ -165,7 +154,7 @@ class SliceSums:
     ) -> dict[str, tuple[Hashable, Add, bool]]:
         """Per slice: what its sums depend on, how to add views, whether sums are transposed.
 
-        Views are of the ring of filtered frames, unless it is of another ``projector``.
+        Views are of the ring of filtered frames, unless ``projector`` reads another one.
         """
         center = float(params.center)  # kernels are compiled per type
         geometry, projector = self._geometry, projector or self._projector

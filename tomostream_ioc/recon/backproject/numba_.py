@@ -109,7 +109,8 @@ class NumbaBackProjector:
         return NumbaBackProjector(replace(self._geometry, n_rows=n_rows), ring, self._workers)
 
     def put(self, first: int, frames: np.ndarray) -> None:
-        self._ring[first : first + len(frames)] = frames.astype(np.float16).view(np.uint16)
+        halves = frames.astype(np.float16).view(np.uint16)
+        self._ring[first : first + len(frames), :, : frames.shape[2]] = halves
 
     def output(self, sums: np.ndarray, scale: float, transpose: bool) -> np.ndarray:
         out = np.empty_like(sums.T if transpose else sums, np.float32, order="C")

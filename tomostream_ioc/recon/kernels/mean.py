@@ -13,10 +13,10 @@ _F = np.float32
 def add_frames(ring, frames, weights, image, first, end):
     """image[u] += sum over k of weights[k] * ring[frames[k], u] for columns first..end.
 
-    ring (places, n, n_rows) bits of float16; weights (k,); image (n, n_rows) float64, read and
+    ring (places, n, >= n_rows) bits of float16; weights (k,); image (n, n_rows) float64, read and
     written once for all frames, whose sum is in float32.
     """
-    n_rows = ring.shape[2]
+    n_rows = image.shape[1]
     sums = np.empty(n_rows, np.float32)
     for u in range(first, end):
         sums[:] = _F(0.0)
