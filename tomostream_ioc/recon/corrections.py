@@ -69,11 +69,6 @@ class Corrections:
         for frames in self._all():
             frames.assign(slots, self._number)
 
-    def follow(self, ring: Ring, sums: SliceSums) -> None:
-        """The sums have followed the ring: subtract the stripes of what is new in it."""
-        for frames in self._all():
-            sums.update_stripes(frames, frames.change(ring))
-
     def bring_about(
         self,
         params: ReconParams,
@@ -104,7 +99,8 @@ class Corrections:
             self._of_row = None
         elif self._of_row is None or self._of_row.row != params.ortho_z:
             self._of_row = self._whole_sinogram(params, ring, heartbeat)
-        self.follow(ring, sums)
+        for frames in self._all():  # frames that came or went
+            sums.update_stripes(frames, frames.change(ring), heartbeat)
         of_z = self._of_row or self._of_mean
         sums.subtract(params, {"z": of_z, "y": self._of_mean, "x": self._of_mean}, heartbeat)
         self._renew(ring, sums, heartbeat)
@@ -118,14 +114,11 @@ class Corrections:
             self._n_due = self._n_new * self._moves - self._n_estimated
             self._number += 1
             self._take(estimate, ring)
-        at_once = self._projector.views_at_once()
         n_due = self._n_due
         for frames in self._all() if n_due else ():
             older = self._older(ring, frames)[:n_due]
-            for i in range(0, len(older), at_once):
-                heartbeat()
-                frames.assign(older[i : i + at_once], self._number)
-                sums.update_stripes(frames, frames.change(ring))
+            frames.assign(older, self._number)
+            sums.update_stripes(frames, frames.change(ring), heartbeat)
         self._n_due = 0
 
     def _take(self, estimate: np.ndarray, ring: Ring) -> None:

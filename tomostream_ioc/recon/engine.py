@@ -195,7 +195,6 @@ class OrthoEngine:
         self._n_nan = self._chain.filter(slots, places)
         self._ring.put_filtered(slots, places)
         self._sums.update(old + neighbours + self._ring.views(slots))
-        self._corrections.follow(self._ring, self._sums)
 
     def _is_live(self) -> bool:
         """True when the filtered ring is up to date, so that new frames can simply be added."""

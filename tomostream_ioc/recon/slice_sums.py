@@ -64,21 +64,27 @@ class SliceSums:
 
     def update(self, views: Views) -> None:
         """Add views (negative weights to subtract) to every slice that is valid."""
-        self._change([(one, one.add) for one in self._slices.values()], views)
+        valid = {one.key: one for one in self._slices.values() if one.key is not None}
+        self.invalidate()  # unless it comes to its end
+        for one in valid.values():
+            one.add(one.sums, views)
+        for key, one in valid.items():
+            one.key = key
 
-    def update_stripes(self, stripes: StripeFrames, views: Views) -> None:
-        """Add views of stripes to every valid slice from which others of them are subtracted."""
-        if len(views):
-            slices = [one for one in self._slices.values() if one.stripes is stripes]
-            self._change([(one, one.add_stripes) for one in slices], views)
+    def update_stripes(
+        self, stripes: StripeFrames, views: Views, heartbeat: Callable[[], None]
+    ) -> None:
+        """Add views of stripes to every valid slice from which others of them are subtracted.
 
-    def _change(self, slices: list[tuple[_Slice, Add]], views: Views) -> None:
-        valid = [(one, add, one.key) for one, add in slices if one.key is not None]
-        for one, _, _ in valid:
-            one.key = None  # unless it comes to its end
-        for one, add, _ in valid:
-            add(one.sums, views)
-        for one, _, key in valid:
+        Whatever ``heartbeat`` raises goes through and leaves these slices invalid.
+        """
+        slices = [one for one in self._slices.values() if one.stripes is stripes]
+        valid = {one.key: one for one in slices if one.key is not None}
+        for one in slices:
+            one.key = None
+        for one in valid.values():
+            self._add_all(one.add_stripes, one.sums, views, heartbeat)
+        for key, one in valid.items():
             one.key = key
 
     def subtract(
