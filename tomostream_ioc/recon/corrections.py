@@ -93,8 +93,9 @@ class Corrections:
         if self._of_mean is None:
             estimate = self._estimated(ring, sums, heartbeat)
             projector = self._projector.over(2, self._geometry.n_rows)
-            self._of_mean = StripeFrames(projector, ring.n_slots, 0, None)
-            self._take(estimate, ring)
+            of_mean = StripeFrames(projector, ring.n_slots, 0, None)
+            self._take([of_mean], 0, estimate, ring)
+            self._of_mean = of_mean
         if params.rot_z_deg or _has_phase(params):
             self._of_row = None
         elif self._of_row is None or self._of_row.row != params.ortho_z:
@@ -111,9 +112,9 @@ class Corrections:
         if is_time and not any(len(self._older(ring, one)) for one in self._all()):
             estimate = self._estimated(ring, sums, heartbeat)
             # frames that are late have been without an estimate to go over to
-            self._n_due = self._n_new * self._moves - self._n_estimated
-            self._number += 1
-            self._take(estimate, ring)
+            n_late = self._n_new * self._moves - self._n_estimated
+            self._take(self._all(), self._number + 1, estimate, ring)
+            self._n_due = n_late
         n_due = self._n_due
         for frames in self._all() if n_due else ():
             older = self._older(ring, frames)[:n_due]
@@ -121,11 +122,13 @@ class Corrections:
             sums.update_stripes(frames, frames.change(ring), heartbeat)
         self._n_due = 0
 
-    def _take(self, estimate: np.ndarray, ring: Ring) -> None:
+    def _take(
+        self, every: list[StripeFrames], number: int, estimate: np.ndarray, ring: Ring
+    ) -> None:
         """An estimate was made of what is in the ring."""
-        self._estimate = estimate
-        for frames in self._all():
-            frames.put_estimate(self._number, estimate)
+        for frames in every:
+            frames.put_estimate(number, estimate)
+        self._number, self._estimate = number, estimate
         is_filling = self._n_estimated < ring.n_filled < ring.n_slots
         self._moves = _MOVES_WHILE_FILLING if is_filling else _MOVES
         self._n_estimated = ring.n_filled
