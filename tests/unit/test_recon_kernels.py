@@ -84,9 +84,7 @@ def test_vertical_planes_equal_the_formula(n, n_views, n_rows):
             u = x[point] * np.cos(t) - y[point] * np.sin(t) + center
             if 0 <= u <= n - 1:
                 s = min(int(u), n - 2)
-                expected[point] += weight * (
-                    (s + 1 - u) * q[frame, s] + (u - s) * q[frame, s + 1]
-                )
+                expected[point] += weight * ((s + 1 - u) * q[frame, s] + (u - s) * q[frame, s + 1])
     np.testing.assert_allclose(image, expected, atol=1e-5)
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from tomostream_ioc.errors import EngineError, ParameterError
+from tomostream_ioc.errors import EngineError
 from tomostream_ioc.model.control import MemoryUse
 from tomostream_ioc.model.frame import FRAME_DTYPES
 from tomostream_ioc.model.params import ReconParams
@@ -18,6 +18,7 @@ from tomostream_ioc.model.slices import Slices
 from tomostream_ioc.recon import binning, memory
 from tomostream_ioc.recon.backend import RawFrames, make_backend, resolve_device
 from tomostream_ioc.recon.chain import RING_SCALE
+from tomostream_ioc.recon.corrections import Corrections
 from tomostream_ioc.recon.filtered import ChunkedFrames, KeptFrames
 from tomostream_ioc.recon.geometry import ScanGeometry
 from tomostream_ioc.recon.phase import PhaseFilter
@@ -170,12 +171,10 @@ class OrthoEngine:
         back-projected from the filtered ring, a new filter, dark, flat or phase retrieval filters
         the ring anew.
 
-        Raises ParameterError: centre or slices outside the detector, phase retrieval that averages
-        over more than the frame, or a parameter that is not supported. EngineError: no frame was
-        pushed yet, or out of memory.
+        Raises ParameterError: centre or slices outside the detector, or phase retrieval that
+        averages over more than the frame. EngineError: no frame was pushed yet, or out of memory.
         """
         self.geometry.check(params)
-        _check_supported(params)
         if not self.n_filled:
             raise EngineError("No frame has come yet: there is nothing to reconstruct")
         return self._in_memory(lambda: self._reconstruct(params))
@@ -183,6 +182,7 @@ class OrthoEngine:
     def _reconstruct(self, params: ReconParams) -> Slices:
         self._refilter(params)
         self._sums.rebuild(params, self._filtered.all, self._heartbeat)
+        self._corrections.bring_about(params, self._key, self._ring, self._sums, self._heartbeat)
         self._heartbeat()
         return self._sums.output(math.pi / (self._ring.total_weight * RING_SCALE))
 
@@ -190,12 +190,14 @@ class OrthoEngine:
         """Empty the ring; dark, flat and memory stay."""
         self._ring.clear()
         self._sums.invalidate()
+        self._corrections.clear()
         self._fields.reset()
         self._filtered.n_nan = 0
 
     def release(self) -> None:
         """Give the memory back; the engine can't be used again."""
         self._ring.clear()
+        self._corrections.clear()
         self._backend.release()
         self._sums.release()
 
@@ -204,6 +206,7 @@ class OrthoEngine:
         backend = self._make_backend(plan=plan, raw=raw)
         self._sums = SliceSums(self.geometry, backend.projector)
         self._backend, self._chain = backend, backend.chain
+        self._corrections = Corrections(self.geometry, self._chain, backend.projector)
         parts = self._ring, self._chain, self._heartbeat, self._frames_at_once
         if plan.policy is memory.Policy.CHUNKED:
             self._ring.lose_filtered(0)
@@ -232,6 +235,7 @@ class OrthoEngine:
 
     def _push_some(self, frames: np.ndarray, theta_rad: np.ndarray, slots: np.ndarray) -> None:
         """At most frames_at_once frames, all slots different."""
+        self._corrections.assign(slots)
         if not (self._is_live() and self._sums.any_valid):
             self._sums.invalidate()
             self._filtered.put_raw(frames, theta_rad, slots)
@@ -305,12 +309,6 @@ class OrthoEngine:
         return frames, theta_rad, slots
 
 
-def _check_supported(params: ReconParams) -> None:
-    """Raises ParameterError: something is asked for that would be ignored."""
-    if params.ring_removal != "None":
-        raise ParameterError("ring_removal is not supported yet: set it to None")
-
-
 def pinned_empty(shape: tuple[int, ...], dtype: np.dtype | str) -> np.ndarray:
     """Memory that a GPU copies from at full speed, as a numpy array; ordinary where there is none.
 
@@ -331,7 +329,8 @@ def warm_up(device: str = "auto") -> None:
         frames = np.ones((8, 4, 8), dtype)
         theta_deg = np.arange(8) * 22.5
         engine.push(frames, theta_deg, np.arange(8))
-        engine.reconstruct(ReconParams(center=4.0, ortho_x=4, ortho_y=4, ortho_z=2))
+        params = ReconParams(center=4.0, ortho_x=4, ortho_y=4, ortho_z=2, ring_removal="fw")
+        engine.reconstruct(params)
         engine.push(frames, theta_deg, np.arange(8))
         engine.reconstruct(ReconParams(center=4.0, ortho_x=4, ortho_y=4, ortho_z=2, rot_z_deg=1.0))
         params = ReconParams(

@@ -156,6 +156,9 @@ def bytes_needed(
     per_row = 4 * fft_length(geometry.n_cols) * 3
     # the GPU transforms whole frames, a few at a time; the CPU small blocks of rows
     block = 8 * geometry.n_rows * per_row + (2 << 30) if device.startswith("cuda") else 64 << 20
+    # ring removal: the sum of frames, estimates of stripes, stripes of a row, room for wavelets
+    rows = geometry.n_angles * geometry.n_cols
+    fields += 8 * frame + (2 * ring_itemsize + 4 + 16) * frame + (ring_itemsize + 32) * rows
     return BytesNeeded(
         raw=geometry.n_angles * frame * np.dtype(dtype).itemsize,
         filtered=places * geometry.n_cols * column_rows(geometry.n_rows) * ring_itemsize,

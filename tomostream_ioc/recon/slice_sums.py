@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,18 +17,24 @@ from tomostream_ioc.recon.geometry import (
     y_slice_line,
     z_slice_rows,
 )
+from tomostream_ioc.recon.stripe_frames import StripeFrames
 
 Add = Callable[[Sums, Views], None]
 
 
 @dataclass(slots=True, eq=False)
 class _Slice:
-    """Sums of one slice; ``key`` is the geometry that they are for, None when they are invalid."""
+    """Sums of one slice; ``key`` is the geometry that they are for, None when they are invalid.
+
+    ``stripes`` are those that have been subtracted from them, if any.
+    """
 
     sums: Sums
     key: Hashable = None
     add: Add = field(default=lambda sums, views: None)
     transpose: bool = False
+    stripes: StripeFrames | None = None
+    add_stripes: Add = field(default=lambda sums, views: None)
 
 
 class SliceSums:
@@ -43,6 +49,13 @@ class SliceSums:
             "y": _Slice(projector.zeros(n, n_rows), transpose=True),
             "x": _Slice(projector.zeros(n, n_rows), transpose=True),
         }
+
+    def mean_frame(self, total_weight: float) -> np.ndarray:
+        """Mean over the ring of the filtered frames, (n_rows, n_cols) float32.
+
+        It is kept for parameters with ring removal: `rebuild` comes first.
+        """
+        return self._projector.output(self._slices["mean"].sums, 1.0 / total_weight, True)
 
     def invalidate(self) -> None:
         """The ring changed by other ways than `update`: rebuild at the next occasion."""
@@ -64,6 +77,53 @@ class SliceSums:
         for key, one in valid.items():
             one.key = key
 
+    def update_stripes(
+        self, stripes: StripeFrames, views: Views, heartbeat: Callable[[], None]
+    ) -> None:
+        """Add views of stripes to every valid slice from which others of them are subtracted.
+
+        Whatever ``heartbeat`` raises goes through and leaves these slices invalid.
+        """
+        slices = [one for one in self._slices.values() if one.stripes is stripes]
+        valid = {one.key: one for one in slices if one.key is not None}
+        for one in slices:
+            one.key = None
+        for one in valid.values():
+            self._add_all(one.add_stripes, one.sums, views, heartbeat)
+        for key, one in valid.items():
+            one.key = key
+
+    def subtract(
+        self,
+        params: ReconParams,
+        stripes: dict[str, StripeFrames],
+        heartbeat: Callable[[], None],
+    ) -> None:
+        """Bring about that of each slice these stripes are subtracted, and no others.
+
+        ``params`` are those of the last `rebuild`. Whatever ``heartbeat`` raises goes through and
+        leaves that slice invalid.
+        """
+        for name, one in self._slices.items():
+            wanted = stripes.get(name)
+            if one.stripes is wanted:
+                continue
+            key, one.key = one.key, None
+            if one.stripes is not None:
+                self._add_all(one.add_stripes, one.sums, one.stripes.views().negative(), heartbeat)
+            if wanted is not None:
+                # of a single row there is only row 0
+                at = params if wanted.row is None else replace(params, ortho_z=0)
+                one.add_stripes = self._wanted(at, wanted.projector)[name][1]
+                self._add_all(one.add_stripes, one.sums, wanted.views(), heartbeat)
+            one.stripes, one.key = wanted, key
+
+    def _add_all(self, add: Add, sums: Sums, every: Views, heartbeat: Callable[[], None]) -> None:
+        at_once = self._projector.views_at_once()
+        for i in range(0, len(every), at_once):
+            heartbeat()
+            add(sums, every[i : i + at_once])
+
     def rebuild(
         self,
         params: ReconParams,
@@ -76,12 +136,20 @@ class SliceSums:
         filter them. Whatever ``heartbeat`` raises goes through and leaves those slices invalid.
         """
         begun: dict[Hashable, _Slice] = {}
-        for name, (key, add, transpose) in self._wanted(params).items():
+        wanted = self._wanted(params)
+        if params.ring_removal == "None":
+            self._slices.pop("mean", None)
+        else:
+            wanted["mean"] = ("mean", self._projector.add_frames, True)
+            if "mean" not in self._slices:
+                n, n_rows = self._geometry.n_cols, self._geometry.n_rows
+                self._slices["mean"] = _Slice(self._projector.zeros(n, n_rows))
+        for name, (key, add, transpose) in wanted.items():
             one = self._slices[name]
             if one.key == key:
                 continue
             one.key = None
-            one.add, one.transpose = add, transpose
+            one.add, one.transpose, one.stripes = add, transpose, None
             self._projector.clear(one.sums)
             begun[key] = one
         if not begun:
@@ -101,13 +169,19 @@ class SliceSums:
         arrays: dict[str, np.ndarray] = {
             name: self._projector.output(one.sums, scale, one.transpose)
             for name, one in self._slices.items()
+            if name != "mean"
         }
         return Slices(**arrays)
 
-    def _wanted(self, params: ReconParams) -> dict[str, tuple[Hashable, Add, bool]]:
-        """Per slice: what its sums depend on, how to add views, whether sums are transposed."""
+    def _wanted(
+        self, params: ReconParams, projector: BackProjector | None = None
+    ) -> dict[str, tuple[Hashable, Add, bool]]:
+        """Per slice: what its sums depend on, how to add views, whether sums are transposed.
+
+        Views are of the ring of filtered frames, unless ``projector`` reads another one.
+        """
         center = float(params.center)  # kernels are compiled per type
-        geometry, projector = self._geometry, self._projector
+        geometry, projector = self._geometry, projector or self._projector
         y_line = y_slice_line(geometry, params.ortho_y, params.rot_y_deg)
         x_line = x_slice_line(geometry, params.ortho_x, params.rot_x_deg)
 

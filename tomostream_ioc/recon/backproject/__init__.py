@@ -35,6 +35,21 @@ class BackProjector(Protocol):
         """The plane over a line into sums (n_cols, n_rows), axes point, z."""
         ...
 
+    def add_frames(self, sums: Sums, views: Views) -> None:
+        """Whole frames times their weights, at no angle, into sums (n_cols, n_rows)."""
+        ...
+
+    def over(self, n_places: int, n_rows: int) -> BackProjector:
+        """A projector like this one over a ring of its own, with other numbers of frames and rows.
+
+        For what is not in the engine's ring: see `put`.
+        """
+        ...
+
+    def put(self, first: int, frames: np.ndarray) -> None:
+        """Write frames (k, n_cols, n_rows), float, into the places from ``first`` on."""
+        ...
+
     def output(self, sums: Sums, scale: float, transpose: bool) -> np.ndarray:
         """A new float32 numpy array of scale * sums, axes exchanged if ``transpose``."""
         ...

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from tomostream_ioc.recon.geometry import PlaneLine, ScanGeometry, TiltedRows, Views
 from tomostream_ioc.recon.kernels import line_length
+from tomostream_ioc.recon.kernels.mean import add_frames
 from tomostream_ioc.recon.kernels.output import scaled, scaled_transposed
 from tomostream_ioc.recon.kernels.shear import TILE_ROWS, add_sheared, resample
 from tomostream_ioc.recon.kernels.shear_lanes import WIDE_STRIP
@@ -82,6 +85,20 @@ class NumbaBackProjector:
             )  # fmt: skip
 
         self._workers.split(-(-self._geometry.n_cols // TILE_POINTS), add)
+
+    def add_frames(self, sums: np.ndarray, views: Views) -> None:
+        def add(first: int, end: int) -> None:
+            add_frames(self._ring, views.frames, views.weights, sums, first, end)
+
+        self._workers.split(self._geometry.n_cols, add)
+
+    def over(self, n_places: int, n_rows: int) -> NumbaBackProjector:
+        ring = np.zeros((n_places, self._geometry.n_cols, n_rows), np.uint16)
+        return NumbaBackProjector(replace(self._geometry, n_rows=n_rows), ring, self._workers)
+
+    def put(self, first: int, frames: np.ndarray) -> None:
+        halves = frames.astype(np.float16).view(np.uint16)
+        self._ring[first : first + len(frames), :, : frames.shape[2]] = halves
 
     def output(self, sums: np.ndarray, scale: float, transpose: bool) -> np.ndarray:
         out = np.empty_like(sums.T if transpose else sums, np.float32, order="C")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -119,6 +121,20 @@ class TorchBackProjector:
             weights = weights.transpose(1, 0, 2).reshape(n, 1, -1)  # (n, 1, 2k)
             taps = table[self._index(index)].to(self._compute)  # (n, 2k, n_rows)
             sums.add_(torch.bmm(self._tensor(weights), taps)[:, 0])  # (n, n_rows)
+
+    def add_frames(self, sums: torch.Tensor, views: Views) -> None:
+        bytes_per_view = 2 * self._ring[0].numel() * self._compute.itemsize
+        for part in self._parts(len(views), bytes_per_view):
+            frames = self._ring[self._index(views.frames[part])]  # (k, n, n_rows)
+            weights = self._tensor(views.weights[part])
+            sums.add_(torch.tensordot(weights, frames.to(self._compute), 1))  # (n, n_rows)
+
+    def over(self, n_places: int, n_rows: int) -> TorchBackProjector:
+        ring = self._ring.new_zeros((n_places, self._geometry.n_cols, n_rows))
+        return TorchBackProjector(replace(self._geometry, n_rows=n_rows), ring, self._compute)
+
+    def put(self, first: int, frames: np.ndarray) -> None:
+        self._ring[first : first + len(frames)].copy_(torch.from_numpy(frames))
 
     def output(self, sums: torch.Tensor, scale: float, transpose: bool) -> np.ndarray:
         result = (sums * scale).to(torch.float32)

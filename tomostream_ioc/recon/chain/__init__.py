@@ -41,4 +41,12 @@ class FilterChain(Protocol):
         """
         ...
 
+    def line_integrals(self, slots: np.ndarray, row: int) -> np.ndarray:
+        """Detector row ``row`` of the raw frames of slots (k,), before the filter: (k, n_cols).
+
+        -log of the transmission, with dezinger and unusable pixels bridged as in `filter`;
+        float32 or float64.
+        """
+        ...
+
     def release(self) -> None: ...

@@ -9,7 +9,7 @@ from tomostream_ioc.recon.chain.numba_phase import NumbaPhase
 from tomostream_ioc.recon.filters import fft_length, response
 from tomostream_ioc.recon.geometry import ScanGeometry
 from tomostream_ioc.recon.kernels.fft import FftPlan
-from tomostream_ioc.recon.kernels.frame import filter_rows
+from tomostream_ioc.recon.kernels.frame import filter_rows, log_row
 from tomostream_ioc.recon.phase import PhaseFilter
 from tomostream_ioc.recon.preprocess import (
     TRANSMISSION_CEILING,
@@ -116,6 +116,25 @@ class NumbaFilterChain:
 
             self._workers.map(block, range(0, self._n_rows, _BLOCK_ROWS))
         return n_nan
+
+    def line_integrals(self, slots: np.ndarray, row: int) -> np.ndarray:
+        logs = np.empty((len(slots), self._raw.shape[2]), np.float32)
+
+        def some(first: int, end: int) -> None:
+            for i in range(first, end):
+                log_row(
+                    self._raw[slots[i]],
+                    row,
+                    self._fields.offset,
+                    self._fields.gain,
+                    (TRANSMISSION_FLOOR, TRANSMISSION_CEILING),
+                    self._runs,
+                    self._dezinger,
+                    logs[i : i + 1],
+                )
+
+        self._workers.split(len(slots), some)
+        return np.negative(logs, out=logs)
 
     def release(self) -> None:
         self._raw = np.empty((0, 0, 0), self._raw.dtype)

@@ -20,6 +20,10 @@ from tomostream_ioc.recon.preprocess import (
 _SIGNED = {"uint16": np.int16, "uint32": np.int32, "uint64": np.int64}
 #: frames transformed together: enough for a GPU, and little memory
 _FRAMES = 4
+#: the same for single rows of frames
+_ROWS = 64
+#: rows beside a row that its dezingered values depend on, and one more
+_DEZINGER_REACH = 3
 
 
 def signed_view(frames: np.ndarray) -> np.ndarray:
@@ -137,6 +141,25 @@ class TorchFilterChain:
         if bad is not None:
             contrast = bridged(contrast, bad)
         return phase.retrieved(contrast.to(self._compute))
+
+    def line_integrals(self, slots: np.ndarray, row: int) -> np.ndarray:
+        return np.concatenate(
+            [self._some_integrals(slots[i : i + _ROWS], row) for i in range(0, len(slots), _ROWS)]
+        )
+
+    def _some_integrals(self, slots: np.ndarray, row: int) -> np.ndarray:
+        first, end = row, row + 1
+        if self._dezinger:  # its window reaches to the rows beside
+            first, end = max(row - _DEZINGER_REACH, 0), row + 1 + _DEZINGER_REACH
+        index = torch.from_numpy(slots).to(self._raw.device)
+        raw = self._raw[index, first:end].to(self._device)  # (k, few, n_cols)
+        pixels = to_float(raw, self._dtype.name, self._offset.dtype)
+        if self._dezinger:
+            pixels = without_zingers(pixels, self._dezinger)
+        ratio = (pixels[:, row - first] - self._offset[row]) * self._gain[row]  # (k, n_cols)
+        bad = ~torch.isfinite(ratio) | self._unusable[row]
+        logs = ratio.clamp_(TRANSMISSION_FLOOR, TRANSMISSION_CEILING).log_().to(self._compute)
+        return -bridged(logs, bad).cpu().numpy()
 
     def _bad(self, ratio: torch.Tensor) -> tuple[torch.Tensor | None, int]:
         """Pixels to bridge (k, n_rows, n_cols), if any, and the number of NaN in the last frame."""

@@ -67,3 +67,20 @@ def filter_rows(raw, offset, gain, limits, runs, plan, response, dezinger, frame
                 for r in range(rows):
                     frame[u, r0 + r] = half_from_float(samples[u, r])
     return n_nan
+
+
+@kernel
+def log_row(raw, row, offset, gain, limits, runs, dezinger, out):
+    """Logarithm of the transmission of one detector row, into out (1, n) float32.
+
+    Parameters are those of `filter_rows`.
+    """
+    n = raw.shape[1]
+    floor, ceiling = limits
+    run_start, run_first, run_end = runs
+    if dezinger:
+        clean = without_zingers(raw, offset, row, row + 1, dezinger)
+        n_bad = log_transmission(clean, 0, offset, gain, row, 1, 0, n, floor, ceiling, out)
+    else:
+        n_bad = log_transmission(raw, row, offset, gain, row, 1, 0, n, floor, ceiling, out)
+    bridge(out, run_start, run_first, run_end, row, n, n_bad > 0)
