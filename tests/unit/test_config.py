@@ -45,7 +45,8 @@ def test_options_for_the_simulator_are_split_as_a_shell_does():
     ("text", "n_bytes"),
     [
         ("8G", 8 << 30), ("500M", 500 << 20), ("2GiB", 2 << 30), ("1.5g", 3 << 29),
-        ("64 kib", 65536), ("2GB", 2_000_000_000), ("123456789", 123456789), ("4096B", 4096), ("1T", 1 << 40),
+        ("64 kib", 65536), ("2GB", 2_000_000_000), ("123456789", 123456789), ("4096B", 4096),
+        ("1T", 1 << 40),
     ],
 )  # fmt: skip
 def test_memory_limit_in_bytes(text, n_bytes):
