@@ -191,6 +191,22 @@ def test_the_smallest_policy_has_nothing_to_fall_back_to():
     engine.release()
 
 
+@pytest.mark.parametrize("policy", ["all on device", "chunked"])
+def test_bad_pixels_are_those_of_the_newest_frame(policy):
+    raw = RAW.astype("float32")
+    raw[:, 3, 5] = np.nan
+    engine = engine_for(PHANTOM, N_ANGLES, dtype="float32", policy=policy)
+    engine.push(raw, THETA, SLOTS)
+    engine.reconstruct(PARAMS)
+    assert engine.bad_pixels == 1
+    newest = OTHER[:4].astype("float32")
+    newest[-1, 7, 8:11] = np.inf
+    engine.push(newest, THETA[:4] + 180.0, SLOTS[:4])
+    assert engine.bad_pixels == 3
+    engine.reconstruct(middle(PHANTOM, center=30.0))
+    assert engine.bad_pixels == 3
+
+
 NO_MEMORY = """
 import resource, sys
 import numpy as np
