@@ -1,4 +1,4 @@
-"""A real scan, sent by pvapy and softioc, against scikit-image's filtered back-projection."""
+"""A real scan, sent by pvapy and softioc, against scikit-image and plain back-projection."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import shift
 from skimage.transform import iradon
+from support import plain_fbp
 from support.ports import ServerPorts, environment
 from support.processes import Child, Ioc, wait_for
 
@@ -81,10 +82,32 @@ def ioc(scan, tmp_path_factory):
             child.close()
 
 
-@pytest.mark.parametrize(("x", "y", "z"), [(80, 80, 67), (101, 60, 80)])
-def test_slices_agree_with_scikit_image(ioc, truth, x, y, z):
+def show(ioc, x, y, z):
+    """The slices "Z", "Y", "X" at this place, as the channels send them."""
     for record, value in {"OrthoX": x, "OrthoY": y, "OrthoZ": z}.items():
         ioc.put(record, value, wait=True)
+    images = {}
+    for axis in "ZYX":
+
+        def shown(axis=axis):
+            image, facts = ioc.slices.get(ioc.recon + axis)
+            places = [facts["attributes"][f"Ortho{a}"] for a in "XYZ"]
+            return image if places == [x, y, z] else None
+
+        images[axis] = wait_for(shown, 5, f"slice {axis} at the new place")
+    return images
+
+
+def check(image, expected, seen, least, axis):
+    correlation = np.corrcoef(image[seen], expected[seen])[0, 1]
+    assert correlation > least, (axis, correlation)
+    scale = np.dot(image[seen], expected[seen]) / np.dot(expected[seen], expected[seen])
+    assert abs(scale - 1) < 1 - least, (axis, scale)
+
+
+@pytest.mark.parametrize(("x", "y", "z"), [(80, 80, 67), (101, 60, 80)])
+def test_slices_agree_with_scikit_image(ioc, truth, x, y, z):
+    images = show(ioc, x, y, z)
     n_cols = truth.shape[2]
     column = np.arange(n_cols) - n_cols // 2
     # the axis is 73 columns from the edge: beyond that, and near it, truncation decides
@@ -96,17 +119,37 @@ def test_slices_agree_with_scikit_image(ioc, truth, x, y, z):
         "X": (truth[:, :, x], np.broadcast_to(disk[:, x], truth[:, :, x].shape)),
     }
     for axis, (slice_, seen) in expected.items():
+        check(images[axis], slice_, seen, 0.95, axis)
 
-        def shown(axis=axis):
-            image, facts = ioc.slices.get(ioc.recon + axis)
-            places = [facts["attributes"][f"Ortho{a}"] for a in "XYZ"]
-            return image if places == [x, y, z] else None
 
-        image = wait_for(shown, 5, f"slice {axis} at the new place")
-        correlation = np.corrcoef(image[seen], slice_[seen])[0, 1]
-        assert correlation > 0.95, (axis, correlation)
-        scale = np.dot(image[seen], slice_[seen]) / np.dot(slice_[seen], slice_[seen])
-        assert abs(scale - 1) < 0.05, (axis, scale)
+@pytest.mark.parametrize(("x", "y", "z"), [(80, 80, 40), (60, 101, 20), (101, 60, 67)])
+def test_slices_equal_plain_back_projection(ioc, scan, x, y, z):
+    """All pixels, also where there is nothing but noise.
+
+    At z = 20 and 40 there is little else: the standard deviation is a twentieth of that at z = 67,
+    and slices from the even and from the odd projections alone correlate by 0.2 to 0.5 (at z = 67:
+    0.96). Noise is what interpolation changes most, and scikit-image needs the axis in the middle:
+    moving the sinogram by half a column takes the mean of neighbours. At z = 40 it agrees with the
+    engine to 0.75 to 0.92, with plain back-projection about the axis where it is to 0.72 to 0.87.
+    """
+    dark, flat = (scan[name].astype(float).mean(0) for name in ("data_dark", "data_white"))
+    usable = flat > dark
+    transmission = (scan["data"][:N_ANGLES] - dark) / np.where(usable, flat - dark, 1.0)
+    q = plain_fbp.filtered(-np.log(np.clip(transmission, 1e-6, None)), "Ramp")
+    theta = np.deg2rad(scan["theta"][:N_ANGLES])
+    n_cols = q.shape[2]
+    along, level = np.arange(n_cols) - float(n_cols // 2), np.ones(n_cols)
+    images = show(ioc, x, y, z)
+    expected = {
+        "Z": plain_fbp.z_slice(q[:, z], theta, CENTER, cubic=True),
+        "Y": plain_fbp.vertical_slice(q, theta, CENTER, along, level * (y - n_cols // 2)),
+        "X": plain_fbp.vertical_slice(q, theta, CENTER, level * (x - n_cols // 2), along),
+    }
+    for axis, slice_ in expected.items():
+        good = np.ones(slice_.shape, bool)
+        if axis != "Z":
+            good = np.broadcast_to(usable.all(1)[:, None], slice_.shape)
+        check(images[axis], slice_, good, 0.999, axis)
 
 
 def test_nothing_was_lost(ioc):

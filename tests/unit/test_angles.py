@@ -104,6 +104,8 @@ def test_frame_before_the_first_projection_has_no_angle():
         (np.r_[np.arange(180.0), np.zeros(50)], "stands still from frame 180"),
         ([0, 10, 5, 20, 3], "neither monotonic nor back-and-forth"),
         (np.random.default_rng(0).uniform(0, 180, 500), "neither monotonic nor back-and-forth"),
+        (111.246 * np.arange(50), "turns by 111.246 degrees per frame"),
+        (np.mod(111.246 * np.arange(50), 180.0), "neither monotonic nor back-and-forth"),
         (np.r_[np.arange(90.0), np.arange(30.0)], "neither monotonic nor back-and-forth"),
     ],
 )

@@ -8,6 +8,7 @@ from tomostream_ioc.model.params import FILTER_TYPES
 from tomostream_ioc.recon.filters import fft_length, ramp_samples, response, window
 from tomostream_ioc.recon.kernels.compile import kernel
 from tomostream_ioc.recon.kernels.fft import FftPlan, filter_samples
+from tomostream_ioc.recon.kernels.fft_lanes import SAMPLE
 
 F = np.linspace(0.0, 0.5, 101)
 
@@ -71,8 +72,8 @@ def test_convolution_equals_numpy(n_fft):
     n = n_fft // 2
     plan = FftPlan.of_length(n_fft)
     filter_response = np.random.default_rng(3).standard_normal(n_fft // 2 + 1)
-    rows = np.random.default_rng(4).standard_normal((16, n))
-    samples = np.full((n_fft, 16), np.nan, np.float32)  # the second half is not read
+    rows = np.random.default_rng(4).standard_normal((SAMPLE, n))
+    samples = np.full((n_fft, SAMPLE), np.nan, np.float32)  # the second half is not read
     samples[:n] = rows.T
     filter_samples(
         samples.reshape(-1), plan.radices, plan.lengths, plan.tables, plan.starts,

@@ -38,8 +38,8 @@ class ThetaSchedule:
     def from_array(cls, theta_deg: np.ndarray) -> ThetaSchedule:
         """Find out what kind of scan an array of angles (n,), in degrees, describes.
 
-        Raises ThetaError: fewer than two angles, NaN or infinity, constant, or neither monotonic
-        nor back-and-forth.
+        Raises ThetaError: fewer than two angles, NaN or infinity, constant, more than 90 degrees
+        from frame to frame, or neither monotonic nor back-and-forth.
         """
         theta = np.array(theta_deg, dtype=np.float64).ravel()
         if theta.size == 0:
@@ -69,6 +69,11 @@ class ThetaSchedule:
     def _continuous(cls, theta: np.ndarray, steps: np.ndarray) -> ThetaSchedule:
         n = theta.size
         mean_step = (theta[-1] - theta[0]) / (n - 1)
+        if abs(mean_step) > 90.0:
+            raise ThetaError(
+                f"theta turns by {abs(mean_step):g} degrees per frame: 180 degrees then hold fewer "
+                "than two frames (scans in steps of the golden angle can't be streamed)"
+            )
         # float32 angles of a long scan are coarse (0.004 degrees at 60,000)
         tolerance = 0.25 * abs(mean_step) + 1e-6 * np.abs(theta).max()
         even = np.abs(theta - (theta[0] + mean_step * np.arange(n))).max() <= tolerance

@@ -115,6 +115,16 @@ class RunControl(Protocol):
         """Take effect on the next slice, at once, also while no frame arrives."""
         ...
 
+    def set_binning(self, binning: int) -> ReconParams | None:
+        """Bin frames on arrival by 1, 2 or 4; a run that is on arms again by itself.
+
+        Returns the parameters with axis and slices at the same place in the sample, in pixels of
+        the frame that is binned so; None when none were set yet.
+
+        Raises ParameterError: no such binning.
+        """
+        ...
+
     def set_output(self, channel: str) -> None:
         """Serve the slices under this PVA name (and name + X, Y, Z)."""
         ...

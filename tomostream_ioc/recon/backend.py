@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from tomostream_ioc.errors import ConfigError
 from tomostream_ioc.recon.backproject import BackProjector
 from tomostream_ioc.recon.chain import FilterChain
 from tomostream_ioc.recon.geometry import ScanGeometry
-from tomostream_ioc.recon.memory import Plan, Policy
+from tomostream_ioc.recon.memory import Plan, Policy, column_rows
 
 #: raw frames (n_angles, n_rows, n_cols) in the memory of a backend's library
 RawFrames = Any
@@ -106,7 +107,7 @@ def _numba_backend(
     # numpy asks for huge pages, which halves the time of the transposed stores
     if raw is None:
         raw = np.empty((n_angles, n_rows, n_cols), dtype)
-    ring = np.empty((plan.n_places, n_cols, n_rows), np.uint16)
+    ring = _empty_at_lines((plan.n_places, n_cols, column_rows(n_rows)), np.dtype(np.uint16))
     workers = Workers(heartbeat, n_threads)
     return Backend(
         NumbaFilterChain(geometry, raw, ring, workers),
@@ -115,6 +116,15 @@ def _numba_backend(
         workers.close,
         raw,
     )
+
+
+def _empty_at_lines(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array that begins with a cache line, so that vectors of that size are not split."""
+    line = 64
+    n_bytes = math.prod(shape) * dtype.itemsize
+    memory = np.empty(n_bytes + line, np.uint8)
+    begin = -memory.ctypes.data % line
+    return memory[begin : begin + n_bytes].view(dtype).reshape(shape)
 
 
 def _torch_backend(

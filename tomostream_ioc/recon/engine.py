@@ -15,7 +15,7 @@ from tomostream_ioc.model.control import MemoryUse
 from tomostream_ioc.model.frame import FRAME_DTYPES
 from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.slices import Slices
-from tomostream_ioc.recon import memory
+from tomostream_ioc.recon import binning, memory
 from tomostream_ioc.recon.backend import RawFrames, make_backend, resolve_device
 from tomostream_ioc.recon.chain import RING_SCALE
 from tomostream_ioc.recon.filtered import ChunkedFrames, KeptFrames
@@ -334,3 +334,4 @@ def warm_up(device: str = "auto") -> None:
         engine.push(frames, theta_deg, np.arange(8))
         engine.reconstruct(ReconParams(center=4.0, ortho_x=4, ortho_y=4, ortho_z=2, rot_z_deg=1.0))
         engine.release()
+    binning.warm_up()

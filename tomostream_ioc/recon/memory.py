@@ -121,6 +121,18 @@ def chunk_frames(geometry: ScanGeometry, ring_itemsize: int = 2) -> int:
     return min(n, geometry.n_angles)
 
 
+def column_rows(n_rows: int) -> int:
+    """Rows that a column of the ring of filtered frames takes in memory on the CPU.
+
+    An odd number of cache lines: columns at multiples of a power of two share few places in the
+    cache and evict each other. Small frames fit in anyway.
+    """
+    rows_per_line = 32
+    if n_rows < 8 * rows_per_line:
+        return n_rows
+    return (-(-n_rows // rows_per_line) | 1) * rows_per_line
+
+
 def bytes_needed(
     geometry: ScanGeometry,
     dtype: np.dtype | str,
@@ -143,7 +155,7 @@ def bytes_needed(
     block = 8 * geometry.n_rows * per_row + (2 << 30) if device.startswith("cuda") else 64 << 20
     return BytesNeeded(
         raw=geometry.n_angles * frame * np.dtype(dtype).itemsize,
-        filtered=places * frame * ring_itemsize,
+        filtered=places * geometry.n_cols * column_rows(geometry.n_rows) * ring_itemsize,
         sums=sums,
         scratch=fields + block,
     )

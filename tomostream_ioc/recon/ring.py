@@ -8,8 +8,9 @@ from tomostream_ioc.recon.geometry import Views
 
 #: a gap of so many usual ones is a part of the half turn that is not there (yet)
 _MISSING_GAP = 4.0
-#: weights that differ less are the same: encoder noise must not move back-projected frames
-_WEIGHT_TOLERANCE = 0.05
+#: weights are whole powers of this: encoder noise must not move back-projected frames, and what is
+#: in the slices must depend on the angles that are there, not on those that were
+_WEIGHT_STEP = 1.1
 
 
 class Ring:
@@ -81,11 +82,10 @@ class Ring:
         self.stale[slots] = True
         filled = np.flatnonzero(self.filled)
         shares = angle_shares(self.theta_rad[filled], self.n_slots)
-        self.weights[slots] = 1.0
-        changed = np.abs(shares - self.weights[filled]) > _WEIGHT_TOLERANCE
-        moved = filled[changed & ~self.stale[filled]]
+        rounded = rounded_weights(shares)
+        moved = filled[(rounded != self.weights[filled]) & ~self.stale[filled]]
         before = self.weights[moved]
-        self.weights[filled[changed]] = shares[changed]
+        self.weights[filled] = rounded
         return Views.at(self.places[moved], self.theta_rad[moved], self.weights[moved] - before)
 
     def put_filtered(self, slots: np.ndarray, places: np.ndarray | None = None) -> None:
@@ -94,6 +94,12 @@ class Ring:
             self._free = np.concatenate((self._free[len(places) :], self.places[slots]))
             self.places[slots] = places
         self.stale[slots] = False
+
+
+def rounded_weights(shares: np.ndarray) -> np.ndarray:
+    """Shares (k,) to the nearest whole power of _WEIGHT_STEP: 1 stays 1, also with some noise."""
+    powers = np.log(np.maximum(shares, 1e-6)) / np.log(_WEIGHT_STEP)
+    return _WEIGHT_STEP ** np.round(powers)
 
 
 def angle_shares(theta_rad: np.ndarray, n_slots: int) -> np.ndarray:

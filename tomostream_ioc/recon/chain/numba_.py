@@ -1,4 +1,4 @@
-"""Filtering on the CPU: 16 detector rows at a time through one kernel, on threads."""
+"""Filtering on the CPU: detector rows through one kernel, on threads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BLOCK_ROWS = 64
 class NumbaFilterChain:
     """See FilterChain.
 
-    ``raw`` (n_angles, n_rows, n_cols) in the detector's type; ``ring`` (places, n_cols, n_rows)
+    ``raw`` (n_angles, n_rows, n_cols) in the detector's type; ``ring`` (places, n_cols, >= n_rows)
     uint16, the bits of float16.
     """
 

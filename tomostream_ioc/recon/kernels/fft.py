@@ -1,4 +1,4 @@
-"""Filtering 16 zero-padded rows by a Fourier transform that stays in the cache."""
+"""Filtering SAMPLE zero-padded rows by a Fourier transform that stays in the cache."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tomostream_ioc.recon.kernels.fft_lanes import (
     forward5,
 )
 
-#: a part of the transform that stays in L1: 256 samples of 64 bytes
+#: samples of a part of the transform that stays in L1
 _INNER = 256
 
 
@@ -86,7 +86,7 @@ class FftPlan:
 
 @kernel
 def filter_samples(data, radices, lengths, tables, starts, response, n_outer):
-    """Convolve in place: data (n_fft * 16,) float32, zero from the middle on (and not read there).
+    """Convolve in place: data (n_fft * SAMPLE,) float32, zero from the middle on (and not read there).
 
     ``response`` as `FftPlan.in_order` gives it. Only the first half of the result is written.
     """

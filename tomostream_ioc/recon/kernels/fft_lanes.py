@@ -1,8 +1,8 @@
-"""Butterflies of a Fourier transform on 16 rows at once: LLVM vectors, as numba can't be relied on.
+"""Butterflies of a Fourier transform on many rows at once: LLVM vectors, not left to numba.
 
-A sample of the transform is 16 floats, one cache line: 8 real parts, then 8 imaginary parts, that
-is 8 independent complex transforms in the lanes of a vector. A filter that is real in frequency
-does not mix real and imaginary part, so the 16 floats of a sample are 16 detector rows.
+A sample of the transform is two vectors, LANES real parts, then LANES imaginary parts, that is
+LANES independent complex transforms. A filter that is real in frequency does not mix real and
+imaginary part, so the SAMPLE floats of a sample are as many detector rows.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 from llvmlite import ir
 from numba import types
 
-from tomostream_ioc.recon.kernels.compile import intrinsic
+from tomostream_ioc.recon.kernels.compile import LANES, intrinsic
 
-LANES = 8
+#: detector rows that are transformed at once
 SAMPLE = 2 * LANES
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
+_EIGHT = ir.VectorType(ir.FloatType(), 8)
 _FAST = ("nsz", "contract", "reassoc", "arcp")
 
 
@@ -207,35 +208,36 @@ def filter4(_typing: Any, data: Any, sample: Any, response: Any) -> Any:
 
 @intrinsic
 def store_halves(_typing: Any, data: Any, sample: Any, target: Any, at: Any) -> Any:
-    """The 16 floats of a sample as float16 into target[at : at + 16] (uint16)."""
+    """A sample as float16 into target[at : at + SAMPLE] (uint16), in one store."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         values = _pointer(context, builder, signature.args[0], args[0])
         bits = _pointer(context, builder, signature.args[2], args[2])
-        halves = ir.VectorType(ir.HalfType(), LANES)
-        pair = _Emitter(builder).load(values, args[1])
-        for offset, part in zip((0, LANES), pair, strict=True):
-            at_part = builder.add(args[3], ir.Constant(args[3].type, offset))
-            pointer = builder.bitcast(builder.gep(bits, [at_part]), halves.as_pointer())
-            builder.store(builder.fptrunc(part, halves), pointer, align=2)
+        narrow, wide = (ir.VectorType(ir.HalfType(), n) for n in (LANES, SAMPLE))
+        parts = [builder.fptrunc(part, narrow) for part in _Emitter(builder).load(values, args[1])]
+        in_order = ir.Constant(ir.VectorType(ir.IntType(32), SAMPLE), list(range(SAMPLE)))
+        pointer = builder.bitcast(builder.gep(bits, [args[3]]), wide.as_pointer())
+        builder.store(builder.shuffle_vector(*parts, in_order), pointer, align=2)
         return context.get_dummy_value()
 
     return types.void(data, types.intp, target, types.intp), generate
 
 
 @intrinsic
-def transpose8(_typing: Any, source: Any, at: Any, stride: Any, data: Any, target: Any) -> Any:
-    """data[target + 16 i + k] = source[at + stride k + i] for i, k < 8: 8 rows into lanes."""
+def transpose8(
+    _typing: Any, source: Any, at: Any, stride: Any, data: Any, target: Any, target_stride: Any
+) -> Any:
+    """data[target + target_stride i + k] = source[at + stride k + i] for i, k < 8."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         rows = _pointer(context, builder, signature.args[0], args[0])
         values = _pointer(context, builder, signature.args[3], args[3])
 
         def vector_at(base: Any, index: Any) -> Any:
-            return builder.bitcast(builder.gep(base, [index]), _VECTOR.as_pointer())
+            return builder.bitcast(builder.gep(base, [index]), _EIGHT.as_pointer())
 
         def shuffled(a: Any, b: Any, mask: Sequence[int]) -> Any:
-            mask_type = ir.VectorType(ir.IntType(32), LANES)
+            mask_type = ir.VectorType(ir.IntType(32), 8)
             return builder.shuffle_vector(a, b, ir.Constant(mask_type, list(mask)))
 
         x, index = [], args[1]
@@ -254,7 +256,7 @@ def transpose8(_typing: Any, source: Any, at: Any, stride: Any, data: Any, targe
         index = args[4]
         for row in x:
             builder.store(row, vector_at(values, index), align=4)
-            index = builder.add(index, ir.Constant(index.type, SAMPLE))
+            index = builder.add(index, args[5])
         return context.get_dummy_value()
 
-    return types.void(source, types.intp, types.intp, data, types.intp), generate
+    return types.void(source, types.intp, types.intp, data, types.intp, types.intp), generate

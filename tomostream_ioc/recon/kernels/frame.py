@@ -1,4 +1,4 @@
-"""The whole chain on detector rows, 16 at a time: raw in, filtered float16 [u, z] out."""
+"""The whole chain on detector rows, SAMPLE at a time: raw in, filtered float16 [u, z] out."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _CHUNK = 128
 
 @kernel
 def filter_rows(raw, offset, gain, limits, runs, plan, response, dezinger, frame, first, end):
-    """Filter detector rows first..end of ``raw`` into ``frame``; first is a multiple of 16.
+    """Filter detector rows first..end of ``raw`` into ``frame``; first is a multiple of SAMPLE.
 
     raw, offset, gain (n_rows, n) as `log_transmission` takes them; limits (floor, ceiling) of the
     transmission; runs (start, first, end) of unusable pixels; plan (radices, lengths, tables,
     starts, n_outer) and response of the transform; dezinger the window's size or 0; frame
-    (n, n_rows) bits of float16. Returns how many pixels were NaN or infinite beside the runs.
+    (n, >= n_rows) bits of float16. Returns how many pixels were NaN or infinite beside the runs.
     """
     n_rows, n = raw.shape
     n_fft = len(response)
@@ -53,15 +53,15 @@ def filter_rows(raw, offset, gain, limits, runs, plan, response, dezinger, frame
                 )
             for u in range(0, c1 - c0, 8):
                 at = (c0 + u) * SAMPLE
-                transpose8(logs.reshape(-1), u, _CHUNK, data, at)
-                transpose8(logs.reshape(-1), 8 * _CHUNK + u, _CHUNK, data, at + 8)
+                for r in range(0, SAMPLE, 8):
+                    transpose8(logs.reshape(-1), r * _CHUNK + u, _CHUNK, data, at + r, SAMPLE)
         samples[n : n_fft // 2] = _F(0.0)
         lanes = samples[:n, :rows].T
         n_nan += bridge(lanes, run_start, run_first, run_end, r0, n, n_bad > 0)
         filter_samples(data, radices, lengths, tables, starts, response, n_outer)
         if rows == SAMPLE:
             for u in range(n):
-                store_halves(data, u, bits, u * n_rows + r0)
+                store_halves(data, u, bits, u * frame.shape[1] + r0)
         else:
             for u in range(n):
                 for r in range(rows):

@@ -5,6 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from tomostream_ioc.recon.kernels.compile import kernel
+from tomostream_ioc.recon.kernels.fft_lanes import transpose8
+
+#: side of the squares in which an image is transposed
+_SQUARE = 64
 
 
 @kernel
@@ -19,18 +23,27 @@ def scaled(image, scale, out, first, end):
 def scaled_transposed(image, scale, out, first, end):
     """out[c, r] = scale * image[r, c] for rows c first..end of out.
 
-    By squares that are read and written in whole cache lines: rows a power of two apart would
-    evict each other before their lines are used up.
+    By squares, turned round in L1: memory is read and written in runs of several cache lines, as
+    single ones wait for it one by one.
     """
     n_rows = image.shape[0]
-    square = np.empty((16, 16), np.float32)
-    for c0 in range(first, end, 16):
-        c1 = min(c0 + 16, end)
-        for r0 in range(0, n_rows, 16):
-            r1 = min(r0 + 16, n_rows)
+    square = np.zeros((_SQUARE, _SQUARE), np.float32)
+    turned = np.empty((_SQUARE, _SQUARE), np.float32)
+    for c0 in range(first, end, _SQUARE):
+        c1 = min(c0 + _SQUARE, end)
+        for r0 in range(0, n_rows, _SQUARE):
+            r1 = min(r0 + _SQUARE, n_rows)
             for r in range(r0, r1):
-                for c in range(c0, c1):
-                    square[c - c0, r - r0] = np.float32(scale * image[r, c])
+                source, target = image[r, c0:c1], square[r - r0]
+                for c in range(c1 - c0):
+                    target[c] = np.float32(scale * source[c])
+            for r in range(0, _SQUARE, 8):
+                for c in range(0, _SQUARE, 8):
+                    transpose8(
+                        square.reshape(-1), r * _SQUARE + c, _SQUARE,
+                        turned.reshape(-1), c * _SQUARE + r, _SQUARE,
+                    )  # fmt: skip
             for c in range(c0, c1):
-                for r in range(r0, r1):
-                    out[c, r] = square[c - c0, r - r0]
+                source, target = turned[c - c0], out[c, r0:r1]
+                for r in range(r1 - r0):
+                    target[r] = source[r]

@@ -11,103 +11,140 @@ from __future__ import annotations
 import numpy as np
 
 from tomostream_ioc.recon.kernels import LINE_MARGIN
-from tomostream_ioc.recon.kernels.compile import float_from_half, kernel
+from tomostream_ioc.recon.kernels.compile import LANES, float_from_half, kernel, prefetch
+from tomostream_ioc.recon.kernels.fft_lanes import transpose8
+from tomostream_ioc.recon.kernels.shear_lanes import (
+    NARROW_STRIP,
+    WIDE_STRIP,
+    add_narrow_strip,
+    add_wide_strip,
+)
 
 _F = np.float32
+#: rows of a tile, and the views whose windows (WIDE_STRIP + TILE_ROWS floats) share L1 with its sums
+TILE_ROWS, _BLOCK = 128, 24
 
 
 @kernel
-def resample(ring, frames, row, step, weight, center, line, first, end):
-    """line[k, m] = weight[k] * q_k(step[k] * (m - n - LINE_MARGIN) + center) for k in first..end.
+def resample(ring, frames, starts, row, step, weight, center, lines, first, end):
+    """lines[g, m] = sum of weight[k] * q_k(step[k] * (m - n - LINE_MARGIN) + center) over group g.
 
-    q_k is detector row ``row`` of ring[frames[k]], (n, n_rows) bits of float16: cubic
-    interpolation (Catmull-Rom), 0 outside 0..n-1. line (k, 2n + ...) float32.
+    Group g is k in starts[g]..starts[g + 1]; groups first..end are done. q_k is detector row
+    ``row`` of ring[frames[k]], (n, >= n_rows) bits of float16: cubic interpolation (Catmull-Rom), 0
+    outside 0..n-1. lines (g, 2n + ...) float32.
     """
     n = ring.shape[1]
-    length = line.shape[1]
-    q = np.empty(n, np.float32)
-    for k in range(first, end):
-        frame = ring[frames[k]]
-        for u in range(n):
-            q[u] = float_from_half(frame[u, row])
-        scale = _F(weight[k])
-        for m in range(length):
-            u = step[k] * (m - n - LINE_MARGIN) + center
-            if not (0.0 <= u <= n - 1):
-                line[k, m] = _F(0.0)
-                continue
-            s = min(int(u), max(n - 2, 0))
-            w = _F(u - s)
-            q0 = q[s]
-            q1 = q[min(s + 1, n - 1)]
-            before = q[s - 1] if s > 0 else q0
-            after = q[s + 2] if s < n - 2 else q1
-            cubic = _F(3.0) * (q0 - q1) + after - before
-            square = _F(2.0) * before - _F(5.0) * q0 + _F(4.0) * q1 - after
-            line[k, m] = scale * (q0 + _F(0.5) * w * (q1 - before + w * (square + w * cubic)))
+    length = lines.shape[1]
+    origin = n + LINE_MARGIN
+    # the outermost values once more to both sides
+    q = np.empty(n + 2, np.float32)
+    for group in range(first, end):
+        line = lines[group]
+        line[:] = _F(0.0)
+        for k in range(starts[group], starts[group + 1]):
+            frame = ring[frames[k]]
+            for u in range(n):
+                q[u + 1] = float_from_half(frame[u, row])
+            q[0], q[n + 1] = q[1], q[n]
+            scale = _F(weight[k])
+            across = step[k]
+            low, high = -center / across, (n - 1 - center) / across
+            m0 = max(int(min(low, high)) + origin - 2, 0)
+            m1 = min(int(max(low, high)) + origin + 3, length)
+            while m0 < m1 and not 0.0 <= across * (m0 - origin) + center <= n - 1:
+                m0 += 1
+            while m0 < m1 and not 0.0 <= across * (m1 - 1 - origin) + center <= n - 1:
+                m1 -= 1
+            most = np.int32(n - 2)
+            for m in range(m0, m1):
+                u = across * (m - origin) + center
+                # 32 bits and unsigned: only these conversions and loads vectorise
+                s = min(np.int32(u), most)
+                w = _F(u - s)
+                before, q0 = q[np.uint32(s)], q[np.uint32(s + 1)]
+                q1, after = q[np.uint32(s + 2)], q[np.uint32(s + 3)]
+                cubic = _F(3.0) * (q0 - q1) + after - before
+                square = _F(2.0) * before - _F(5.0) * q0 + _F(4.0) * q1 - after
+                line[m] += scale * (q0 + _F(0.5) * w * (q1 - before + w * (square + w * cubic)))
 
 
 @kernel
-def add_sheared(line, tan, origin, tile_rows, tile_cols, transposed, image, first, end):
-    """image[r, c] += sum over k of line[k] at (c - origin) - (r - origin) * tan[k].
+def add_sheared(lines, tan, origin, transposed, image, first, end):
+    """image[r, c] += sum over k of lines[k] at (c - origin) - (r - origin) * tan[k].
 
-    line (k, 2n + ...) float32 of `resample`; image (n, n) float64, transposed[...] when
-    ``transposed``; tiles first..end of the image are done. Sums in float32 inside a tile.
+    lines (k, 2n + ...) float32 of `resample`, |tan| <= 1; image (n, n) float64, transposed[...]
+    when ``transposed``; tiles first..end of the image (`n_tiles`) are done. Sums in float32 inside a
+    tile.
+
+    Tiles go down the image, where neighbours read nearly the same part of the lines. That part is
+    copied, as windows that lie side by side fill L1 evenly and lines of any length do not.
     """
-    n_views = line.shape[0]
+    n_views, length = lines.shape
     n = image.shape[0]
-    tiles_across = (n + tile_cols - 1) // tile_cols
+    tiles_down = (n + TILE_ROWS - 1) // TILE_ROWS
     middle = float(n + LINE_MARGIN - origin)
-    # rows a power of two apart would evict each other when they are read across
-    sums = np.empty((tile_rows, tile_cols + 16), np.float32)
+    windows = np.zeros((_BLOCK, WIDE_STRIP + TILE_ROWS + LANES), np.float32)
+    # where in its window each row of the tile begins
+    start = np.empty((TILE_ROWS, _BLOCK), np.int32)
+    weight = np.empty((TILE_ROWS, _BLOCK), np.float32)
+    low = np.empty(_BLOCK, np.int32)
+    sums = np.empty((TILE_ROWS, WIDE_STRIP), np.float32)
+    turned = np.empty((WIDE_STRIP, TILE_ROWS), np.float32)
     for tile in range(first, end):
-        r0 = tile // tiles_across * tile_rows
-        c0 = tile % tiles_across * tile_cols
-        r1 = min(r0 + tile_rows, n)
-        c1 = min(c0 + tile_cols, n)
-        width = c1 - c0
+        c0 = tile // tiles_down * WIDE_STRIP
+        r0 = tile % tiles_down * TILE_ROWS
+        rows, cols = min(TILE_ROWS, n - r0), min(WIDE_STRIP, n - c0)
+        y_first, y_last = float(r0 - origin), float(r0 + rows - 1 - origin)
         sums[:] = _F(0.0)
-        k = 0
-        # four at a time: one load and one store of the sum for eight loads of lines
-        while k + 4 <= n_views:
-            for r in range(r0, r1):
-                y = float(r - origin)
-                a = middle - y * tan[k]
-                b = middle - y * tan[k + 1]
-                c = middle - y * tan[k + 2]
-                d = middle - y * tan[k + 3]
-                ia, ib, ic, id_ = int(a), int(b), int(c), int(d)
-                wa, wb, wc, wd = _F(a - ia), _F(b - ib), _F(c - ic), _F(d - id_)
-                va, vb, vc, vd = _F(1.0) - wa, _F(1.0) - wb, _F(1.0) - wc, _F(1.0) - wd
-                la = line[k, ia + c0 : ia + c1 + 1]
-                lb = line[k + 1, ib + c0 : ib + c1 + 1]
-                lc = line[k + 2, ic + c0 : ic + c1 + 1]
-                ld = line[k + 3, id_ + c0 : id_ + c1 + 1]
-                total = sums[r - r0, :width]
-                for i in range(width):
-                    total[i] += (
-                        (va * la[i] + wa * la[i + 1])
-                        + (vb * lb[i] + wb * lb[i + 1])
-                        + (vc * lc[i] + wc * lc[i + 1])
-                        + (vd * ld[i] + wd * ld[i + 1])
-                    )
-            k += 4
-        while k < n_views:
-            for r in range(r0, r1):
-                a = middle - float(r - origin) * tan[k]
-                ia = int(a)
-                wa = _F(a - ia)
-                va = _F(1.0) - wa
-                la = line[k, ia + c0 : ia + c1 + 1]
-                total = sums[r - r0, :width]
-                for i in range(width):
-                    total[i] += va * la[i] + wa * la[i + 1]
-            k += 1
+        _expect(image, c0, r0, cols, rows) if transposed else _expect(image, r0, c0, rows, cols)
+        for k0 in range(0, n_views, _BLOCK):
+            tans = tan[k0 : k0 + _BLOCK]
+            for k in range(len(tans)):
+                # one less, as rounding may differ from that of a below
+                low[k] = np.int32(middle - max(y_first * tans[k], y_last * tans[k])) - 1
+                begin = low[k] + c0
+                source = lines[k0 + k, begin : min(begin + cols + TILE_ROWS + 3, length)]
+                window = windows[k]
+                for i in range(len(source)):
+                    window[i] = source[i]
+            for r in range(rows):
+                y = float(r0 + r - origin)
+                row_start, row_weight = start[r], weight[r]
+                for k in range(len(tans)):
+                    a = middle - y * tans[k]
+                    row_start[k] = np.int32(a) - low[k]
+                    row_weight[k] = _F(a - np.int32(a))
+            for r in range(rows):
+                if cols > WIDE_STRIP - NARROW_STRIP:
+                    add_wide_strip(windows, start, weight, r, len(tans), 0, sums)
+                else:
+                    for c in range(0, cols, NARROW_STRIP):
+                        add_narrow_strip(windows, start, weight, r, len(tans), c, sums)
         if transposed:
-            for c in range(c0, c1):
-                for r in range(r0, r1):
-                    image[c, r] += sums[r - r0, c - c0]
+            for r in range(0, rows, 8):
+                for c in range(0, cols, 8):
+                    transpose8(
+                        sums.reshape(-1), r * WIDE_STRIP + c, WIDE_STRIP,
+                        turned.reshape(-1), c * TILE_ROWS + r, TILE_ROWS,
+                    )  # fmt: skip
+            for c in range(cols):
+                _add(turned[c], image[c0 + c, r0 : r0 + rows])
         else:
-            for r in range(r0, r1):
-                for c in range(c0, c1):
-                    image[r, c] += sums[r - r0, c - c0]
+            for r in range(rows):
+                _add(sums[r], image[r0 + r, c0 : c0 + cols])
+
+
+@kernel
+def _expect(image, r0, c0, rows, cols):
+    """Fetch a tile of the image while it is being worked out what to add to it."""
+    n = image.shape[1]
+    flat = image.reshape(-1)
+    for r in range(r0, r0 + rows):
+        for c in range(c0, c0 + cols, 8):
+            prefetch(flat, r * n + c)
+
+
+@kernel
+def _add(values, total):
+    for i in range(len(total)):
+        total[i] += values[i]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tomostream_ioc.recon.kernels.compile import float_from_half, kernel
+from tomostream_ioc.recon.kernels.compile import LANES, float_from_half, kernel
+from tomostream_ioc.recon.kernels.fft_lanes import transpose8
+from tomostream_ioc.recon.kernels.tilted_lanes import add_taps, take_rows
 
 _F = np.float32
 #: columns of the slice whose detector rows share cache lines of the ring, 32 rows each
@@ -12,25 +14,32 @@ _COLUMNS = 16
 
 
 @kernel
-def add_tilted(ring, frames, cos, sin, weights, center, origin, x, row, image, first, end):
+def add_tilted(
+    ring, n_rows, frames, cos, sin, weights, center, origin, x, row, image, first, end
+):
     """Columns first..end of the slice: image[i, j] += sum over k of q_k at x[i], row[i], y = j.
 
-    ring (places, n, n_rows) bits of float16; cos, sin, weights (k,); x, row (n,) of `TiltedRows`;
+    ring (places, n, >= n_rows) bits of float16; cos, sin, weights (k,); x, row (n,) of `TiltedRows`;
     image (n, n) float64, first axis i (x), second j (y). Linear along u and along the rows, 0
     outside the detector.
     """
-    n, n_rows = ring.shape[1], ring.shape[2]
-    lines = np.zeros((_COLUMNS, n + 16), np.float32)
+    n, height = ring.shape[1], ring.shape[2]
+    flat = ring.reshape(-1)
+    lines = np.zeros((_COLUMNS, n + 2 * LANES + 8), np.float32)
     sums = np.empty((_COLUMNS, n), np.float32)
+    z0 = np.zeros(_COLUMNS, np.int32)
+    lower, upper = np.zeros(_COLUMNS, np.float32), np.zeros(_COLUMNS, np.float32)
+    # rows that are loaded for LANES neighbouring columns
+    window = 2 * LANES
     for i0 in range(first, end, _COLUMNS):
         i1 = min(i0 + _COLUMNS, end)
         sums[:] = _F(0.0)
-        rows = row[i0:i1]
-        inside = (rows >= 0.0) & (rows <= n_rows - 1)
-        z0 = np.where(inside, np.minimum(rows, max(n_rows - 2, 0)), 0.0).astype(np.uint32)
-        z1 = np.minimum(z0 + 1, n_rows - 1).astype(np.uint32)
-        upper = np.where(inside, rows - z0, 0.0).astype(np.float32)
-        lower = np.where(inside, 1.0 - upper, 0.0).astype(np.float32)
+        for i in range(_COLUMNS):
+            z = row[min(i0 + i, i1 - 1)]
+            inside = 0.0 <= z <= n_rows - 1
+            z0[i] = np.int32(min(max(np.floor(z), 0.0), max(n_rows - 2.0, 0.0)))
+            upper[i] = _F(z - z0[i]) if inside else _F(0.0)
+            lower[i] = _F(1.0) - upper[i] if inside else _F(0.0)
         for k in range(len(frames)):
             scale = _F(weights[k])
             start = center + origin * sin[k]
@@ -38,7 +47,13 @@ def add_tilted(ring, frames, cos, sin, weights, center, origin, x, row, image, f
             low = min(x[i0] * cos[k], x[i1 - 1] * cos[k]) + min(start, start - (n - 1) * sin[k])
             high = max(x[i0] * cos[k], x[i1 - 1] * cos[k]) + max(start, start - (n - 1) * sin[k])
             lowest, highest = max(int(low) - 1, 0), min(int(high) + 2, n - 1)
-            _lay_out(ring[frames[k]], z0, z1, scale * lower, scale * upper, lowest, highest, lines)
+            if height >= window:
+                _lay_out(
+                    flat, frames[k] * n, n, height, z0, scale * lower, scale * upper,
+                    lowest, highest, lines,
+                )  # fmt: skip
+            else:
+                _lay_out_low(ring[frames[k]], n_rows, z0, scale * lower, scale * upper, lines)
             for i in range(i0, i1):
                 _add_line(lines[i - i0], x[i] * cos[k] + start, -sin[k], n, sums[i - i0])
         for i in range(i0, i1):
@@ -47,29 +62,58 @@ def add_tilted(ring, frames, cos, sin, weights, center, origin, x, row, image, f
 
 
 @kernel
-def _lay_out(frame, z0, z1, lower, upper, lowest, highest, lines):
-    """lines[i, u] = lower[i] * frame[u, z0[i]] + upper[i] * frame[u, z1[i]]."""
-    for u in range(lowest, highest + 1):
-        column = frame[u]  # once for all i: columns of the ring evict each other
+def _lay_out(flat, column, n, height, z0, lower, upper, lowest, highest, lines):
+    """lines[i, u] = lower[i] * q[u, z0[i]] + upper[i] * q[u, z0[i] + 1] for lowest <= u <= highest.
+
+    q[u, z] is flat[(column + u) * height + z], float16. Some more of each line is written.
+    """
+    eight = np.empty((8, _COLUMNS), np.float32)
+    stride = lines.shape[1]
+    base = np.empty(_COLUMNS // LANES, np.int64)
+    rows = np.empty(_COLUMNS, np.int32)
+    for part in range(len(base)):
+        of_part = z0[part * LANES : (part + 1) * LANES]
+        base[part] = min(of_part.min(), height - 2 * LANES)
+        rows[part * LANES : (part + 1) * LANES] = of_part - np.int32(base[part])
+    for u0 in range(lowest, highest + 1, 8):
+        for u in range(8):
+            place = (column + min(u0 + u, n - 1)) * height
+            for part in range(len(base)):
+                take_rows(
+                    flat, place + base[part], rows, lower, upper, part * LANES,
+                    eight.reshape(-1), u * _COLUMNS + part * LANES,
+                )  # fmt: skip
+        for i in range(0, _COLUMNS, 8):
+            transpose8(eight.reshape(-1), i, _COLUMNS, lines.reshape(-1), i * stride + u0, stride)
+
+
+@kernel
+def _lay_out_low(frame, n_rows, z0, lower, upper, lines):
+    """The same of all u, for a detector with few rows."""
+    for u in range(frame.shape[0]):
         for i in range(len(z0)):
-            first, second = float_from_half(column[z0[i]]), float_from_half(column[z1[i]])
+            first = float_from_half(frame[u, z0[i]])
+            second = float_from_half(frame[u, min(z0[i] + 1, n_rows - 1)])
             lines[i, u] = lower[i] * first + upper[i] * second
 
 
 @kernel
 def _add_line(line, start, step, n, total):
-    """total[j] += line at u = start + j * step, wherever that is inside 0..n-1."""
+    """total[j] += line at u = start + j * step, wherever that is inside 0..n-1; |step| <= 1."""
     if step != 0.0:
         a, b = -start / step, (n - 1 - start) / step
         first = max(int(np.ceil(max(min(a, b), -1.0))), 0)
         last = min(int(np.floor(min(max(a, b), float(n)))), n - 1)
     else:
         first, last = 0, (n - 1 if 0.0 <= start <= n - 1 else -1)
-    most = np.int32(n - 2)
-    for j in range(first, last + 1):
+    j = first
+    while j + LANES <= last + 1:
         u = start + j * step
-        # 32 bits and unsigned: only these conversions and loads vectorise
-        s = min(np.int32(u), most)
-        w = _F(u - s)
-        lower, upper = line[np.uint32(s)], line[np.uint32(s + 1)]
-        total[j] += lower + w * (upper - lower)
+        base = int(max(min(u, u + (LANES - 1) * step), 0.0))
+        add_taps(line, base, _F(u - base), _F(step), total, j)
+        j += LANES
+    while j <= last:
+        u = start + j * step
+        s = min(max(int(u), 0), n - 2)
+        total[j] += line[s] + _F(u - s) * (line[s + 1] - line[s])
+        j += 1

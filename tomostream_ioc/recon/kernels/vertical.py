@@ -1,82 +1,92 @@
-"""Kernels for the vertical slices: the ring is [frame, u, z], so both taps are contiguous in z."""
+"""Kernel for the vertical slices: the ring is [frame, u, z], so both taps are contiguous in z."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from tomostream_ioc.recon.kernels.compile import float_from_half, kernel
+from tomostream_ioc.recon.kernels.compile import float_from_half, inlined, kernel
+from tomostream_ioc.recon.kernels.vertical_lanes import (
+    LONG_RUN,
+    SHORT_RUN,
+    add_long_run,
+    add_short_run,
+)
 
 _F = np.float32
+#: points of a tile, that share the columns which they read, and views whose columns for one tile
+#: and run of rows are in the cache while those of as many further views are fetched
+TILE_POINTS, _BLOCK = 16, 4
 
 
 @kernel
-def add_vertical(ring, frames, column, lower, upper, image, tile_points, tile_rows, first, end):
-    """image[t, z] += sum over k of lower[k,t]*q_k[column[k,t], z] + upper[k,t]*q_k[column+1, z].
+def add_vertical(ring, frames, cos, sin, weights, center, x, y, image, first, end):
+    """image[t, z] += sum over k of weights[k] * q_k at u = x[t] cos[k] - y[t] sin[k] + center.
 
-    ring (places, n, n_rows) bits of float16; column (k, t) int32 in 0..n-2 and weights (k, t)
-    float32 of `taps`; image (t, n_rows) float64. Tiles first..end are done, sums in float32 inside
-    a tile.
+    q_k is row z of ring[frames[k]], (n, >= n_rows) bits of float16: linear in u, 0 outside 0..n-1.
+    x, y (t,) float64; image (t, n_rows) float64. Tiles first..end of TILE_POINTS points are done,
+    sums in float32 inside a tile.
     """
-    n_views, n_points = column.shape
-    n_rows = ring.shape[2]
-    tiles_across = (n_rows + tile_rows - 1) // tile_rows
-    sums = np.empty((tile_points, tile_rows), np.float32)
+    n_views, n_points = len(frames), len(x)
+    n, height = ring.shape[1], ring.shape[2]
+    n_rows = image.shape[1]
+    flat = ring.reshape(-1)
+    # of each point and view: where its lower column begins, and the weights of both; behind the
+    # last view some more, which are fetched and not used
+    place = np.zeros((TILE_POINTS, n_views + _BLOCK), np.int64)
+    lower = np.zeros((TILE_POINTS, n_views + _BLOCK), np.float32)
+    upper = np.zeros((TILE_POINTS, n_views + _BLOCK), np.float32)
+    sums = np.empty((TILE_POINTS, LONG_RUN), np.float32)
     for tile in range(first, end):
-        t0 = tile // tiles_across * tile_points
-        z0 = tile % tiles_across * tile_rows
-        t1 = min(t0 + tile_points, n_points)
-        z1 = min(z0 + tile_rows, n_rows)
-        height = z1 - z0
-        sums[:] = _F(0.0)
-        k = 0
-        while k + 4 <= n_views:
-            fa, fb, fc, fd = (
-                ring[frames[k]],
-                ring[frames[k + 1]],
-                ring[frames[k + 2]],
-                ring[frames[k + 3]],
-            )
-            for t in range(t0, t1):
-                ua, ub, uc, ud = column[k, t], column[k + 1, t], column[k + 2, t], column[k + 3, t]
-                va, vb, vc, vd = lower[k, t], lower[k + 1, t], lower[k + 2, t], lower[k + 3, t]
-                wa, wb, wc, wd = upper[k, t], upper[k + 1, t], upper[k + 2, t], upper[k + 3, t]
-                a0, a1 = fa[ua, z0:z1], fa[ua + 1, z0:z1]
-                b0, b1 = fb[ub, z0:z1], fb[ub + 1, z0:z1]
-                c0, c1 = fc[uc, z0:z1], fc[uc + 1, z0:z1]
-                d0, d1 = fd[ud, z0:z1], fd[ud + 1, z0:z1]
-                total = sums[t - t0, :height]
-                for z in range(height):
-                    total[z] += (
-                        (va * float_from_half(a0[z]) + wa * float_from_half(a1[z]))
-                        + (vb * float_from_half(b0[z]) + wb * float_from_half(b1[z]))
-                        + (vc * float_from_half(c0[z]) + wc * float_from_half(c1[z]))
-                        + (vd * float_from_half(d0[z]) + wd * float_from_half(d1[z]))
-                    )
-            k += 4
-        while k < n_views:
-            fa = ring[frames[k]]
-            for t in range(t0, t1):
-                va, wa = lower[k, t], upper[k, t]
-                a0, a1 = fa[column[k, t], z0:z1], fa[column[k, t] + 1, z0:z1]
-                total = sums[t - t0, :height]
-                for z in range(height):
-                    total[z] += va * float_from_half(a0[z]) + wa * float_from_half(a1[z])
-            k += 1
-        for t in range(t0, t1):
-            for z in range(z0, z1):
-                image[t, z] += sums[t - t0, z - z0]
+        t0 = tile * TILE_POINTS
+        points = min(TILE_POINTS, n_points - t0)
+        for t in range(points):
+            _taps(
+                frames, cos, sin, weights, center, x[t0 + t], y[t0 + t], n, height,
+                place[t], lower[t], upper[t],
+            )  # fmt: skip
+        z = 0
+        while z < n_rows:
+            # a run that would pass the end begins earlier, and counts from z on
+            length = LONG_RUN if n_rows - z > LONG_RUN - SHORT_RUN else SHORT_RUN
+            length = min(length, n_rows)
+            z0 = min(z, n_rows - length)
+            sums[:] = _F(0.0)
+            for k0 in range(0, n_views, _BLOCK):
+                k1 = min(k0 + _BLOCK, n_views)
+                for t in range(points):
+                    if length == LONG_RUN:
+                        add_long_run(
+                            flat, height, place, lower, upper, _BLOCK, t, k0, k1, z0, sums
+                        )
+                    elif length == SHORT_RUN:
+                        add_short_run(
+                            flat, height, place, lower, upper, _BLOCK, t, k0, k1, z0, sums
+                        )
+                    else:
+                        _add_few_rows(flat, height, place[t], lower[t], upper[t], k0, k1, n_rows, sums[t])
+            for t in range(points):
+                total, values = image[t0 + t, z : z0 + length], sums[t, z - z0 : length]
+                for i in range(len(total)):
+                    total[i] += values[i]
+            z = z0 + length
 
 
-@kernel
-def taps(u, weights, n, column, lower, upper):
-    """Lower column and the weights of both taps for columns u (k, t); weight 0 outside 0..n-1."""
-    n_views, n_points = u.shape
-    for k in range(n_views):
-        weight = weights[k]
-        for t in range(n_points):
-            s = min(max(int(np.floor(u[k, t])), 0), n - 2)
-            w = u[k, t] - s
-            inside = 0.0 <= u[k, t] <= n - 1
-            column[k, t] = s
-            lower[k, t] = _F(weight * (1.0 - w)) if inside else _F(0.0)
-            upper[k, t] = _F(weight * w) if inside else _F(0.0)
+@inlined
+def _taps(frames, cos, sin, weights, center, x, y, n, height, place, lower, upper):
+    """Where the lower column of each view begins, the weights of both; weight 0 outside 0..n-1."""
+    for k in range(len(frames)):
+        u = x * cos[k] - y * sin[k] + center
+        s = min(max(int(np.floor(u)), 0), n - 2)
+        weight = weights[k] if 0.0 <= u <= n - 1 else 0.0
+        place[k] = (frames[k] * n + s) * height
+        lower[k] = _F(weight * (1.0 - (u - s)))
+        upper[k] = _F(weight * (u - s))
+
+
+@inlined
+def _add_few_rows(flat, height, place, lower, upper, first, end, n_rows, total):
+    """All rows of a detector that is less than a run high."""
+    for k in range(first, end):
+        for z in range(n_rows):
+            q, p = flat[place[k] + z], flat[place[k] + height + z]
+            total[z] += lower[k] * float_from_half(q) + upper[k] * float_from_half(p)
