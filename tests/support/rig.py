@@ -29,9 +29,13 @@ class Script(Child):
 
 
 class Rig:
-    """Detector, tomoScan and IOC; frames are numbered from 1 in each run."""
+    """Detector, tomoScan and IOC; frames are numbered from 1 in each run.
 
-    def __init__(self, folder: Path):
+    ``more`` are further options of the IOC.
+    """
+
+    def __init__(self, folder: Path, *more: str, rows: int = ROWS, cols: int = COLS):
+        self._size = rows, cols
         self.detector_ports = ServerPorts()
         self.tomoscan_ports = ServerPorts()
         self.start_detector()
@@ -40,14 +44,17 @@ class Rig:
             "--TOMO_SCAN T:TS: --IMAGE_P T:TS:PvaPluginPVPrefix --THETA_PVA T:StreamTheta "
             "--DARK_PVA T:StreamDarkFields --FLAT_PVA T:StreamFlatFields --timeout 8"
         )
-        self.ioc = Ioc(folder, *options.split(), reach=(self.detector_ports, self.tomoscan_ports))
+        reach = (self.detector_ports, self.tomoscan_ports)
+        self.ioc = Ioc(folder, *options.split(), *more, reach=reach)
         self.ioc.expect("Ready")
-        for record, value in {"Center": 24, "OrthoX": 24, "OrthoY": 24, "OrthoZ": 16}.items():
-            self.ioc.put(record, value, wait=True)
+        for record in ("Center", "OrthoX", "OrthoY"):
+            self.ioc.put(record, cols // 2, wait=True)
+        self.ioc.put("OrthoZ", rows // 2, wait=True)
 
     def start_detector(self) -> None:
+        rows, cols = map(str, self._size)
         self.detector = Script(
-            "pvapy_sender.py", self.detector_ports, "--rows", str(ROWS), "--cols", str(COLS)
+            "pvapy_sender.py", self.detector_ports, "--rows", rows, "--cols", cols
         )
 
     def start_tomoscan(self) -> None:

@@ -42,6 +42,31 @@ def test_options_for_the_simulator_are_split_as_a_shell_does():
 
 
 @pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [
+        ("8G", 8 << 30), ("500M", 500 << 20), ("2GiB", 2 << 30), ("1.5g", 3 << 29),
+        ("64 kib", 65536), ("2GB", 2_000_000_000), ("123456789", 123456789), ("4096B", 4096),
+        ("1T", 1 << 40),
+    ],
+)  # fmt: skip
+def test_memory_limit_in_bytes(text, n_bytes):
+    assert parse(["--memory-limit", text]).memory_limit == n_bytes
+
+
+def test_without_a_memory_limit_there_is_none():
+    assert parse([]).memory_limit is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "lots", "G", "8X", "8 G i B", "8Gi", "0x10", "nan", "1e9", "0", "0.1"]
+)
+def test_memory_limit_that_is_no_size_is_refused_in_one_line(text):
+    with pytest.raises(ConfigError, match=r"--memory-limit '.*': give|is no size") as refused:
+        parse(["--memory-limit", text])
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("macros", "reason"),
     [
         ({"P": "$(Q)"}, "refers to Q, which is not defined"),

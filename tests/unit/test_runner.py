@@ -431,6 +431,19 @@ def test_engine_failure_is_a_fault_and_a_new_start_works(rig):
     assert rig.runner.status().alarms == {}
 
 
+def test_memory_policy_is_said_as_long_as_it_is_not_the_first(rig):
+    rig.run()
+    wait_for(lambda: rig.runner.status().memory == MemoryUse("all on device", 1 << 20))
+    assert rig.runner.status().message.startswith("Running; 1 of 18 angles so far")
+    fallen = MemoryUse("chunked", 1 << 19, "out of memory while running, now chunked")
+    rig.engine.memory = fallen
+    wait_for(lambda: rig.runner.status().memory == fallen)
+    assert "; out of memory while running, now chunked" in rig.runner.status().message
+    rig.runner.abort()
+    wait_for(lambda: rig.state() is RunState.IDLE)
+    assert rig.runner.status().memory == MemoryUse()
+
+
 def test_disconnection_is_an_invalid_alarm_until_it_is_back(rig):
     rig.run()
     rig.source.handler.on_connection("image", "sim:Image", False)
