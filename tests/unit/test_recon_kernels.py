@@ -84,9 +84,7 @@ def test_vertical_planes_equal_the_formula(n, n_views, n_rows):
             u = x[point] * np.cos(t) - y[point] * np.sin(t) + center
             if 0 <= u <= n - 1:
                 s = min(int(u), n - 2)
-                expected[point] += weight * (
-                    (s + 1 - u) * q[frame, s] + (u - s) * q[frame, s + 1]
-                )
+                expected[point] += weight * ((s + 1 - u) * q[frame, s] + (u - s) * q[frame, s + 1])
     np.testing.assert_allclose(image, expected, atol=1e-5)
 
 
@@ -138,7 +136,7 @@ def test_frames_at_the_same_line_are_back_projected_as_one(workers, n_lines):
 def test_lines_are_the_same_within_a_millionth_of_a_pixel(workers, n_lines, apart_px, lines):
     n = 90
     tan = 0.3 + np.array([0.0, apart_px / (n / 2)])
-    z_sums(workers, halves(2, n, 5), Views.at([0, 1], np.arctan(tan)), n)
+    z_sums(workers, halves(2, n, 5), Views.at(np.arange(2), np.arctan(tan)), n)
     assert set(n_lines) == {lines}
 
 
@@ -155,5 +153,5 @@ def test_a_plane_that_no_angle_sees_stays_zero(workers):
     projector = NumbaBackProjector(ScanGeometry(3, n_rows, n), ring, workers)
     sums = projector.zeros(n, n_rows)
     far = PlaneLine(np.full(n, 1e6), np.full(n, 1e6))
-    projector.add_vertical(sums, Views.at([0, 1, 2], np.array([0.1, 0.2, 3.0])), far, 20.0)
+    projector.add_vertical(sums, Views.at(np.arange(3), np.array([0.1, 0.2, 3.0])), far, 20.0)
     assert not sums.any()
