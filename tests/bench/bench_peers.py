@@ -1,17 +1,19 @@
-"""One z slice by filtered back-projection, against other CPU programs: python tests/bench/bench_peers.py
+"""One z slice by filtered back-projection, against others: python tests/bench/bench_peers.py
 
 The same sinogram of an analytic phantom for all, on all cores that this process may use. Each
 program runs in a process of its own, by --peers-python where its package is (ASTRA, algotom,
-scikit-image; those that can't be imported are left out). Timed is, after one run that is not counted,
+scikit-image; those that can't be imported are left out). Timed is, after one run that does not
+count,
 
-  tomostream_ioc  float32 transmission [angle, u] -> logarithm, filter, float16 ring, back-projection,
-                  float32 slice: all that the engine does to a slice, by the engine's kernels;
+  tomostream_ioc  float32 transmission [angle, u] -> logarithm, filter, float16 ring,
+                  back-projection, float32 slice: all that the engine does to a slice, by the
+                  engine's kernels;
   astra           algorithm.run of CPU FBP (projector 'linear'), data already in place;
   algotom         fbp_reconstruction (numba), ramp without a window, no logarithm;
-  skimage         iradon, filter 'ramp', only where it takes less than a minute.
+  skimage         iradon, filter 'ramp', only up to 1024 columns, as it takes so long.
 
-Error: RMS of the slice minus the phantom inside 95 % of the field of view, of the phantom's maximum.
-The phantom has sharp edges, that no program can show: its floor is the same for all.
+Ratio: its time over that of tomostream_ioc. Error: RMS of the slice minus the phantom inside 95 %
+of the field of view, of the phantom's maximum. Most of it is at the sharp edges of the phantom.
 Options: --sizes 1024x768 2048x1500 (columns x angles), --repeats, --peers-python PATH.
 """
 
@@ -192,7 +194,8 @@ def main() -> None:
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        measure(*options.measure, options.repeats)
+        name, file = options.measure
+        measure(name, file, options.repeats)
         return
     cores = str(len(os.sched_getaffinity(0)))
     threads = {f"{name}_NUM_THREADS": cores for name in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
@@ -220,7 +223,7 @@ def main() -> None:
                 own = own or seconds
                 print(
                     f"  {name:16s} {1e3 * seconds:9.1f} ms (best {1e3 * best:.1f})"
-                    f"  x {seconds / own:7.1f}   error {100 * result['error']:.2f} %",
+                    f"  ratio {seconds / own:6.1f}   error {100 * result['error']:.2f} %",
                     flush=True,
                 )
 

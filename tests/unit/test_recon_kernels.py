@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from tomostream_ioc.recon.backproject.numba_ import NumbaBackProjector
-from tomostream_ioc.recon.geometry import PlaneLine, ScanGeometry, Views
+from tomostream_ioc.recon.geometry import PlaneLine, ScanGeometry, Views, z_slice_rows
 from tomostream_ioc.recon.kernels import LINE_MARGIN, line_length
+from tomostream_ioc.recon.kernels.compile import LANES
 from tomostream_ioc.recon.kernels.output import scaled_transposed
 from tomostream_ioc.recon.kernels.shear import TILE_ROWS, add_sheared
 from tomostream_ioc.recon.kernels.shear_lanes import NARROW_STRIP, WIDE_STRIP
@@ -136,7 +137,7 @@ def test_frames_at_the_same_line_are_back_projected_as_one(workers, n_lines):
 def test_lines_are_the_same_within_a_millionth_of_a_pixel(workers, n_lines, apart_px, lines):
     n = 90
     tan = 0.3 + np.array([0.0, apart_px / (n / 2)])
-    z_sums(workers, halves(2, n, 5), Views.at([0, 1], np.arctan(tan)), n)
+    z_sums(workers, halves(2, n, 5), Views.at(np.arange(2), np.arctan(tan)), n)
     assert set(n_lines) == {lines}
 
 
@@ -153,5 +154,32 @@ def test_a_plane_that_no_angle_sees_stays_zero(workers):
     projector = NumbaBackProjector(ScanGeometry(3, n_rows, n), ring, workers)
     sums = projector.zeros(n, n_rows)
     far = PlaneLine(np.full(n, 1e6), np.full(n, 1e6))
-    projector.add_vertical(sums, Views.at([0, 1, 2], np.array([0.1, 0.2, 3.0])), far, 20.0)
+    projector.add_vertical(sums, Views.at(np.arange(3), np.array([0.1, 0.2, 3.0])), far, 20.0)
     assert not sums.any()
+
+
+@pytest.mark.parametrize("tilt_deg", [0.5, -50.0, 88.0])
+@pytest.mark.parametrize(
+    ("n", "n_rows"), [(2, 1), (19, 2), (37, 2 * LANES - 1), (50, 2 * LANES), (83, 70)]
+)
+def test_tilted_slice_equals_the_formula(workers, n, n_rows, tilt_deg):
+    k = 7
+    geometry = ScanGeometry(k, n_rows, n)
+    ring = halves(k, n, n_rows)
+    theta, weights = RNG.uniform(0, 7, k), RNG.uniform(-1, 2, k)
+    rows = z_slice_rows(geometry, n_rows // 2, tilt_deg)
+    center = 0.47 * n
+    projector = NumbaBackProjector(geometry, ring, workers)
+    sums = projector.zeros(n, n)
+    projector.add_tilted_z(sums, Views.at(np.arange(k), theta, weights), rows, center)
+    q = ring.view(np.float16).astype(float)
+    y = np.arange(n) - float(n // 2)
+    expected = np.zeros((n, n))
+    for i in np.flatnonzero((rows.row >= 0) & (rows.row <= n_rows - 1)):
+        z = min(int(rows.row[i]), max(n_rows - 2, 0))
+        part = rows.row[i] - z
+        for frame, t, weight in zip(q, theta, weights, strict=True):
+            line = (1 - part) * frame[:, z] + part * frame[:, min(z + 1, n_rows - 1)]
+            u = rows.x[i] * np.cos(t) - y * np.sin(t) + center
+            expected[i] += weight * np.interp(u, np.arange(n), line, left=0.0, right=0.0)
+    np.testing.assert_allclose(sums, expected, atol=5e-5)

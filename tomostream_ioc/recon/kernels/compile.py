@@ -8,7 +8,6 @@ from typing import Any
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
 from numba.extending import intrinsic as _intrinsic
 
 #: numba's stubs show the compiler's side of an intrinsic, kernels call the other
@@ -87,23 +86,3 @@ def float_from_bits(_typing_context: Any, bits: Any) -> Any:
         return builder.bitcast(args[0], ir.FloatType())
 
     return types.float32(types.int32), generate
-
-
-@intrinsic
-def prefetch(_typing_context: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line of array[index...], which is to be in L2 when it is needed."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        byte_pointer, int32 = ir.IntType(8).as_pointer(), ir.IntType(32)
-        function = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(ir.VoidType(), [byte_pointer, int32, int32, int32]),
-            "llvm.prefetch.p0",
-        )
-        pointer = builder.bitcast(builder.gep(data, [args[1]]), byte_pointer)
-        to_read, to_l2, data_cache = (ir.Constant(int32, i) for i in (0, 2, 1))
-        builder.call(function, [pointer, to_read, to_l2, data_cache])
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), generate

@@ -86,7 +86,7 @@ class FftPlan:
 
 @kernel
 def filter_samples(data, radices, lengths, tables, starts, response, n_outer):
-    """Convolve in place: data (n_fft * SAMPLE,) float32, zero from the middle on (and not read there).
+    """Convolve in place: data (n_fft * SAMPLE,) float32, zero (and not read) from the middle on.
 
     ``response`` as `FftPlan.in_order` gives it. Only the first half of the result is written.
     """

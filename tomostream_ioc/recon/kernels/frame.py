@@ -24,7 +24,7 @@ def filter_rows(raw, offset, gain, limits, runs, plan, response, dezinger, frame
     starts, n_outer) and response of the transform; dezinger the window's size or 0; frame
     (n, >= n_rows) bits of float16. Returns how many pixels were NaN or infinite beside the runs.
     """
-    n_rows, n = raw.shape
+    n = raw.shape[1]
     n_fft = len(response)
     floor, ceiling = limits
     run_start, run_first, run_end = runs
@@ -32,6 +32,7 @@ def filter_rows(raw, offset, gain, limits, runs, plan, response, dezinger, frame
     samples = np.empty((n_fft, SAMPLE), np.float32)
     data = samples.reshape(-1)
     logs = np.zeros((SAMPLE, _CHUNK), np.float32)
+    flat_logs = logs.reshape(-1)
     bits = frame.reshape(-1)
     n_nan = 0
     for r0 in range(first, end, SAMPLE):
@@ -54,7 +55,7 @@ def filter_rows(raw, offset, gain, limits, runs, plan, response, dezinger, frame
             for u in range(0, c1 - c0, 8):
                 at = (c0 + u) * SAMPLE
                 for r in range(0, SAMPLE, 8):
-                    transpose8(logs.reshape(-1), r * _CHUNK + u, _CHUNK, data, at + r, SAMPLE)
+                    transpose8(flat_logs, r * _CHUNK + u, _CHUNK, data, at + r, SAMPLE)
         samples[n : n_fft // 2] = _F(0.0)
         lanes = samples[:n, :rows].T
         n_nan += bridge(lanes, run_start, run_first, run_end, r0, n, n_bad > 0)

@@ -29,6 +29,7 @@ def scaled_transposed(image, scale, out, first, end):
     n_rows = image.shape[0]
     square = np.zeros((_SQUARE, _SQUARE), np.float32)
     turned = np.empty((_SQUARE, _SQUARE), np.float32)
+    flat_square, flat_turned = square.reshape(-1), turned.reshape(-1)
     for c0 in range(first, end, _SQUARE):
         c1 = min(c0 + _SQUARE, end)
         for r0 in range(0, n_rows, _SQUARE):
@@ -40,8 +41,8 @@ def scaled_transposed(image, scale, out, first, end):
             for r in range(0, _SQUARE, 8):
                 for c in range(0, _SQUARE, 8):
                     transpose8(
-                        square.reshape(-1), r * _SQUARE + c, _SQUARE,
-                        turned.reshape(-1), c * _SQUARE + r, _SQUARE,
+                        flat_square, r * _SQUARE + c, _SQUARE,
+                        flat_turned, c * _SQUARE + r, _SQUARE,
                     )  # fmt: skip
             for c in range(c0, c1):
                 source, target = turned[c - c0], out[c, r0:r1]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from tomostream_ioc.recon.kernels import LINE_MARGIN
-from tomostream_ioc.recon.kernels.compile import LANES, float_from_half, kernel, prefetch
+from tomostream_ioc.recon.kernels.compile import LANES, float_from_half, kernel
 from tomostream_ioc.recon.kernels.fft_lanes import transpose8
 from tomostream_ioc.recon.kernels.shear_lanes import (
     NARROW_STRIP,
@@ -19,9 +19,10 @@ from tomostream_ioc.recon.kernels.shear_lanes import (
     add_narrow_strip,
     add_wide_strip,
 )
+from tomostream_ioc.recon.kernels.vectors import prefetch
 
 _F = np.float32
-#: rows of a tile, and the views whose windows (WIDE_STRIP + TILE_ROWS floats) share L1 with its sums
+#: rows of a tile, and the views whose windows (WIDE_STRIP + TILE_ROWS floats) fit into L1
 TILE_ROWS, _BLOCK = 128, 24
 
 
@@ -73,8 +74,8 @@ def add_sheared(lines, tan, origin, transposed, image, first, end):
     """image[r, c] += sum over k of lines[k] at (c - origin) - (r - origin) * tan[k].
 
     lines (k, 2n + ...) float32 of `resample`, |tan| <= 1; image (n, n) float64, transposed[...]
-    when ``transposed``; tiles first..end of the image (`n_tiles`) are done. Sums in float32 inside a
-    tile.
+    when ``transposed``; tiles first..end of TILE_ROWS x WIDE_STRIP pixels are done. Sums in float32
+    inside a tile.
 
     Tiles go down the image, where neighbours read nearly the same part of the lines. That part is
     copied, as windows that lie side by side fill L1 evenly and lines of any length do not.
@@ -90,6 +91,7 @@ def add_sheared(lines, tan, origin, transposed, image, first, end):
     low = np.empty(_BLOCK, np.int32)
     sums = np.empty((TILE_ROWS, WIDE_STRIP), np.float32)
     turned = np.empty((WIDE_STRIP, TILE_ROWS), np.float32)
+    flat_sums, flat_turned = sums.reshape(-1), turned.reshape(-1)
     for tile in range(first, end):
         c0 = tile // tiles_down * WIDE_STRIP
         r0 = tile % tiles_down * TILE_ROWS
@@ -124,8 +126,8 @@ def add_sheared(lines, tan, origin, transposed, image, first, end):
             for r in range(0, rows, 8):
                 for c in range(0, cols, 8):
                     transpose8(
-                        sums.reshape(-1), r * WIDE_STRIP + c, WIDE_STRIP,
-                        turned.reshape(-1), c * TILE_ROWS + r, TILE_ROWS,
+                        flat_sums, r * WIDE_STRIP + c, WIDE_STRIP,
+                        flat_turned, c * TILE_ROWS + r, TILE_ROWS,
                     )  # fmt: skip
             for c in range(cols):
                 _add(turned[c], image[c0 + c, r0 : r0 + rows])

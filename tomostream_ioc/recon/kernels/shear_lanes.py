@@ -9,13 +9,21 @@ from numba import types
 from numba.core import cgutils
 
 from tomostream_ioc.recon.kernels.compile import LANES, intrinsic
+from tomostream_ioc.recon.kernels.vectors import (
+    INDEX,
+    INTEGERS,
+    VECTOR,
+    add_product,
+    after,
+    data_of,
+    in_all_lanes,
+    vector_at,
+    width_of,
+)
 
 #: vectors of a strip: as many sums as the registers hold beside what is read
 _MANY, _FEW = (16, 4) if LANES == 16 else (8, 2)
 WIDE_STRIP, NARROW_STRIP = _MANY * LANES, _FEW * LANES
-_VECTOR = ir.VectorType(ir.FloatType(), LANES)
-_INDEX = ir.IntType(64)
-_FAST = ("nsz", "contract", "reassoc", "arcp")
 
 
 def _strip(n_vectors: int) -> Any:
@@ -33,58 +41,40 @@ def _strip(n_vectors: int) -> Any:
         sums: Any,
     ) -> Any:  # fmt: skip
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            line_array, start_array, weight_array, sum_array = (
-                context.make_array(signature.args[i])(context, builder, args[i])
-                for i in (0, 1, 2, 6)
+            kinds = signature.args
+            lines, starts, weights, totals_data = (
+                data_of(context, builder, kinds[i], args[i]) for i in (0, 1, 2, 6)
             )
-            row, end, column = args[3:6]
-            first = ir.Constant(_INDEX, 0)
             length, table_width, sum_width = (
-                builder.extract_value(array.shape, 1)
-                for array in (line_array, start_array, sum_array)
+                width_of(context, builder, kinds[i], args[i]) for i in (0, 1, 6)
             )
+            row, n_views, column = args[3:6]
             entry = builder.mul(row, table_width)
             at = builder.add(builder.mul(row, sum_width), column)
-
-            def vector_at(base: Any, index: Any) -> Any:
-                return builder.bitcast(builder.gep(base, [index]), _VECTOR.as_pointer())
-
-            def shifted(index: Any, by: int) -> Any:
-                return builder.add(index, ir.Constant(_INDEX, by))
-
             places = [
-                vector_at(sum_array.data, shifted(at, LANES * i)) for i in range(n_vectors)
+                vector_at(builder, totals_data, after(builder, at, LANES * i))
+                for i in range(n_vectors)
             ]
-            totals = [cgutils.alloca_once(builder, _VECTOR) for _ in places]
+            totals = [cgutils.alloca_once(builder, VECTOR) for _ in places]
             for total, place in zip(totals, places, strict=True):
                 builder.store(builder.load(place, align=4), total)
-            one = ir.Constant(_VECTOR, [1.0] * LANES)
-            undefined = ir.Constant(_VECTOR, ir.Undefined)
-            lane_index = ir.VectorType(ir.IntType(32), LANES)
-            to_all = ir.Constant(lane_index, [0] * LANES)
-            by_one = ir.Constant(lane_index, [i + 1 for i in range(LANES)])
-            with cgutils.for_range_slice(builder, first, end, ir.Constant(_INDEX, 1), _INDEX) as (
-                k, _count,
-            ):  # fmt: skip
-                at_entry = builder.add(entry, k)
-                offset = builder.load(builder.gep(start_array.data, [at_entry]))
-                offset = builder.add(builder.sext(offset, _INDEX), column)
-                offset = builder.add(offset, builder.mul(k, length))
-                scalar = builder.load(builder.gep(weight_array.data, [at_entry]))
-                scalar = builder.insert_element(undefined, scalar, ir.Constant(ir.IntType(32), 0))
-                upper = builder.shuffle_vector(scalar, undefined, to_all)
-                lower = builder.fsub(one, upper)
+            by_one = ir.Constant(INTEGERS, [i + 1 for i in range(LANES)])
+            with cgutils.for_range(builder, n_views, intp=INDEX) as loop:
+                at_entry = builder.add(entry, loop.index)
+                offset = builder.load(builder.gep(starts, [at_entry]))
+                offset = builder.add(builder.sext(offset, INDEX), column)
+                offset = builder.add(offset, builder.mul(loop.index, length))
+                upper = in_all_lanes(builder, builder.load(builder.gep(weights, [at_entry])))
+                lower = builder.fsub(ir.Constant(VECTOR, [1.0] * LANES), upper)
                 # one load for both taps: the second is made of two neighbouring vectors, as an
                 # unaligned load costs two
-                here = builder.load(vector_at(line_array.data, offset), align=4)
+                here = builder.load(vector_at(builder, lines, offset), align=4)
                 for i, total in enumerate(totals):
-                    after = shifted(offset, LANES * (i + 1))
-                    there = builder.load(vector_at(line_array.data, after), align=4)
+                    following = vector_at(builder, lines, after(builder, offset, LANES * (i + 1)))
+                    there = builder.load(following, align=4)
                     right = builder.shuffle_vector(here, there, by_one)
-                    value = builder.load(total)
-                    value = builder.fadd(value, builder.fmul(lower, here, flags=_FAST), flags=_FAST)
-                    value = builder.fadd(value, builder.fmul(upper, right, flags=_FAST), flags=_FAST)
-                    builder.store(value, total)
+                    value = add_product(builder, builder.load(total), lower, here)
+                    builder.store(add_product(builder, value, upper, right), total)
                     here = there
             for total, place in zip(totals, places, strict=True):
                 builder.store(builder.load(total), place, align=4)

@@ -14,14 +14,12 @@ _COLUMNS = 16
 
 
 @kernel
-def add_tilted(
-    ring, n_rows, frames, cos, sin, weights, center, origin, x, row, image, first, end
-):
+def add_tilted(ring, n_rows, frames, cos, sin, weights, center, origin, x, row, image, first, end):
     """Columns first..end of the slice: image[i, j] += sum over k of q_k at x[i], row[i], y = j.
 
-    ring (places, n, >= n_rows) bits of float16; cos, sin, weights (k,); x, row (n,) of `TiltedRows`;
-    image (n, n) float64, first axis i (x), second j (y). Linear along u and along the rows, 0
-    outside the detector.
+    ring (places, n, >= n_rows) bits of float16; cos, sin, weights (k,); x, row (n,) of
+    `TiltedRows`; image (n, n) float64, first axis i (x), second j (y). Linear along u and along the
+    rows, 0 outside the detector.
     """
     n, height = ring.shape[1], ring.shape[2]
     flat = ring.reshape(-1)
@@ -67,24 +65,19 @@ def _lay_out(flat, column, n, height, z0, lower, upper, lowest, highest, lines):
 
     q[u, z] is flat[(column + u) * height + z], float16. Some more of each line is written.
     """
-    eight = np.empty((8, _COLUMNS), np.float32)
-    stride = lines.shape[1]
-    base = np.empty(_COLUMNS // LANES, np.int64)
-    rows = np.empty(_COLUMNS, np.int32)
-    for part in range(len(base)):
-        of_part = z0[part * LANES : (part + 1) * LANES]
-        base[part] = min(of_part.min(), height - 2 * LANES)
-        rows[part * LANES : (part + 1) * LANES] = of_part - np.int32(base[part])
-    for u0 in range(lowest, highest + 1, 8):
-        for u in range(8):
-            place = (column + min(u0 + u, n - 1)) * height
-            for part in range(len(base)):
-                take_rows(
-                    flat, place + base[part], rows, lower, upper, part * LANES,
-                    eight.reshape(-1), u * _COLUMNS + part * LANES,
-                )  # fmt: skip
-        for i in range(0, _COLUMNS, 8):
-            transpose8(eight.reshape(-1), i, _COLUMNS, lines.reshape(-1), i * stride + u0, stride)
+    eight = np.empty(8 * _COLUMNS, np.float32)
+    laid, stride = lines.reshape(-1), lines.shape[1]
+    rows = np.empty(LANES, np.int32)
+    for part in range(0, _COLUMNS, LANES):
+        base = np.int64(min(z0[part : part + LANES].min(), height - 2 * LANES))
+        for i in range(LANES):
+            rows[i] = np.int32(z0[part + i] - base)
+        for u0 in range(lowest, highest + 1, 8):
+            for u in range(8):
+                place = (column + min(u0 + u, n - 1)) * height + base
+                take_rows(flat, place, rows, lower, upper, part, eight, u * LANES)
+            for i in range(0, LANES, 8):
+                transpose8(eight, i, LANES, laid, (part + i) * stride + u0, stride)
 
 
 @kernel

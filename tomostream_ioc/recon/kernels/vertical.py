@@ -55,15 +55,15 @@ def add_vertical(ring, frames, cos, sin, weights, center, x, y, image, first, en
                 k1 = min(k0 + _BLOCK, n_views)
                 for t in range(points):
                     if length == LONG_RUN:
-                        add_long_run(
-                            flat, height, place, lower, upper, _BLOCK, t, k0, k1, z0, sums
-                        )
+                        add_long_run(flat, height, place, lower, upper, _BLOCK, t, k0, k1, z0, sums)
                     elif length == SHORT_RUN:
                         add_short_run(
                             flat, height, place, lower, upper, _BLOCK, t, k0, k1, z0, sums
                         )
                     else:
-                        _add_few_rows(flat, height, place[t], lower[t], upper[t], k0, k1, n_rows, sums[t])
+                        _add_few_rows(
+                            flat, height, place[t], lower[t], upper[t], k0, k1, n_rows, sums[t]
+                        )
             for t in range(points):
                 total, values = image[t0 + t, z : z0 + length], sums[t, z - z0 : length]
                 for i in range(len(total)):
