@@ -19,6 +19,7 @@ import scipy.fft
 
 from tomostream_ioc.errors import CenterError
 from tomostream_ioc.model.center import CenterEstimate
+from tomostream_ioc.recon.filters import fft_length
 
 #: the axis is looked for between these shares of the detector's width
 _RANGE = (0.2, 0.8)
@@ -49,7 +50,7 @@ _AS_GOOD = 0.9
 #: match, lead and angles per column that give no confidence, and full; pixels that halve it
 _MATCH = (0.15, 0.6)
 _LEAD = (0.05, 0.35)
-_SAMPLING = (0.04, 0.16)
+_SAMPLING = (0.05, 0.2)
 _SPREAD = 0.5
 #: below this a result says what makes it doubtful
 _SOUND = 0.7
@@ -91,7 +92,7 @@ class HalfTurn:
         theta = around[first : first + count] - around[first]
         widest = float(np.diff(theta, append=np.pi).max())
         if count < _LEAST_ANGLES or widest > max(_GAP_STEPS * step, _GAP_RAD):
-            covered = np.rad2deg(np.pi - widest)
+            covered = np.rad2deg(np.pi - widest + step)
             raise CenterError(
                 f"{count} angles over {covered:.0f} of 180 degrees are too few to find the axis: "
                 "wait until the ring is full"
@@ -260,12 +261,12 @@ class _Seam:
 
     def _outside(self, turn: np.ndarray) -> np.ndarray:
         """Energy (m,) of full turns (m, 2k, w) where a body as wide as the detector has none."""
-        n_fft = scipy.fft.next_fast_len(turn.shape[2], real=True)
+        n_fft = fft_length(turn.shape[2] // 2 + 1)
         spectrum = np.asarray(scipy.fft.rfft2(turn, (turn.shape[1], n_fft), axes=(1, 2)))
         nu = np.abs(scipy.fft.fftfreq(turn.shape[1], 1 / turn.shape[1]))[:, None]
         omega = 2 * np.pi / n_fft * np.arange(spectrum.shape[2])
         # the taper spreads what it cuts over the next frequency
-        outside = nu > (omega + omega[1]) * self.n + _LEAST_NU
+        outside = nu > (omega + 2 * np.pi / turn.shape[2]) * self.n + _LEAST_NU
         return np.square(np.abs(spectrum) * outside).sum((1, 2), dtype=np.float64)
 
 
@@ -277,7 +278,7 @@ def with_signal(rows: np.ndarray) -> np.ndarray:
     n = rows.shape[2]
     pad = n // 2
     padded = np.pad(rows, ((0, 0), (0, 0), (pad, pad)), "reflect", reflect_type="odd")
-    n_fft = scipy.fft.next_fast_len(n + 2 * pad, real=True)
+    n_fft = fft_length(n // 2 + pad + 1)
     spectrum = np.asarray(scipy.fft.rfft(padded, n_fft, axis=2))
     omega = 2 * np.pi / n_fft * np.arange(spectrum.shape[2])
     change = spectrum[:, :-2] - 2 * spectrum[:, 1:-1] + spectrum[:, 2:]

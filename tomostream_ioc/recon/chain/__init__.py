@@ -36,4 +36,11 @@ class FilterChain(Protocol):
         """
         ...
 
+    def log_rows(self, slots: np.ndarray, row: int) -> np.ndarray:
+        """log(transmission) of one detector row of slots (k,): (k, n_cols) float32, all finite.
+
+        As `filter` takes it to the filter: dezingered, normalised, unusable pixels bridged.
+        """
+        ...
+
     def release(self) -> None: ...

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from tomostream_ioc.recon.chain import RING_SCALE
+from tomostream_ioc.recon.chain.torch_ import log_lines, signed_view, window_rows
 from tomostream_ioc.recon.filters import fft_length, response
 from tomostream_ioc.recon.geometry import ScanGeometry
 from tomostream_ioc.recon.kernels.fft import FftPlan
@@ -18,6 +20,8 @@ from tomostream_ioc.recon.workers import Workers
 
 #: rows of one piece of work: their dark and flat stay in the cache from frame to frame
 _BLOCK_ROWS = 64
+#: lines of a sinogram that are one piece of work
+_LINES = 128
 
 
 class NumbaFilterChain:
@@ -77,6 +81,22 @@ class NumbaFilterChain:
             return n_nan
 
         return sum(self._workers.map(block, range(0, self._n_rows, _BLOCK_ROWS)))
+
+    def log_rows(self, slots: np.ndarray, row: int) -> np.ndarray:
+        first, end = window_rows(row, self._n_rows, self._dezinger)
+        offset, gain = (
+            torch.from_numpy(np.ascontiguousarray(field[row]))
+            for field in (self._fields.offset, self._fields.gain)
+        )
+        out = np.empty((len(slots), self._raw.shape[2]), np.float32)
+
+        def lines(i: int) -> None:
+            raw = torch.from_numpy(signed_view(self._raw[slots[i : i + _LINES], first:end]))
+            logs = log_lines(raw, self._raw.dtype, row - first, offset, gain, self._dezinger)
+            out[i : i + _LINES] = logs.numpy()
+
+        self._workers.map(lines, range(0, len(slots), _LINES))
+        return out
 
     def release(self) -> None:
         self._raw = np.empty((0, 0, 0), self._raw.dtype)

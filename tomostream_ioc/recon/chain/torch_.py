@@ -18,6 +18,8 @@ from tomostream_ioc.recon.preprocess import (
 _SIGNED = {"uint16": np.int16, "uint32": np.int32, "uint64": np.int64}
 #: frames transformed together: enough for a GPU, and little memory
 _FRAMES = 4
+#: lines of a sinogram worked on together
+_LINES = 128
 
 
 def signed_view(frames: np.ndarray) -> np.ndarray:
@@ -89,6 +91,24 @@ class TorchFilterChain:
             n_nan = self._filter_some(slots[i : i + _FRAMES], places[i : i + _FRAMES])
         return n_nan
 
+    def log_rows(self, slots: np.ndarray, row: int) -> np.ndarray:
+        first, end = window_rows(row, self._geometry.n_rows, self._dezinger)
+        rows = []
+        for i in range(0, len(slots), _LINES):
+            at = torch.from_numpy(slots[i : i + _LINES]).to(self._raw.device)
+            raw = self._raw[at, first:end].to(self._device)
+            rows.append(
+                log_lines(
+                    raw,
+                    self._dtype,
+                    row - first,
+                    self._offset[row],
+                    self._gain[row],
+                    self._dezinger,
+                )
+            )
+        return torch.cat(rows).cpu().numpy()
+
     def _filter_some(self, slots: np.ndarray, places: np.ndarray) -> int:
         raw = torch.stack([self._raw[slot] for slot in slots.tolist()])  # (k, n_rows, n_cols)
         pixels = to_float(raw.to(self._device), self._dtype.name, self._offset.dtype)
@@ -118,6 +138,32 @@ class TorchFilterChain:
     def release(self) -> None:
         self._raw = self._raw.new_empty(0)
         self._ring = self._ring.new_empty(0)
+
+
+def window_rows(row: int, n_rows: int, size: int) -> tuple[int, int]:
+    """First and end row of what the median of ``size`` around one detector row reads."""
+    return max(row - size // 2, 0), min(row + size // 2 + 1, n_rows)
+
+
+def log_lines(
+    raw: torch.Tensor,
+    dtype: np.dtype,
+    at: int,
+    offset: torch.Tensor,
+    gain: torch.Tensor,
+    dezinger: int,
+) -> torch.Tensor:
+    """log(transmission) (k, n) float32 of row ``at`` of raw (k, rows, n), kept by `signed_view`.
+
+    ``offset`` and ``gain`` (n,) are those of that row.
+    """
+    pixels = to_float(raw, dtype.name, offset.dtype)
+    if dezinger:
+        pixels = without_zingers(pixels, dezinger)
+    ratio = pixels[:, at].sub(offset).mul_(gain)
+    bad = ~torch.isfinite(ratio) | (gain == 0)
+    values = ratio.clamp_(TRANSMISSION_FLOOR, TRANSMISSION_CEILING).log_().to(torch.float32)
+    return bridged(values, bad) if bool(bad.any()) else values
 
 
 def bridged(values: torch.Tensor, bad: torch.Tensor) -> torch.Tensor:
