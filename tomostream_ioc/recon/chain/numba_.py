@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from tomostream_ioc.recon.chain import RING_SCALE
-from tomostream_ioc.recon.chain.torch_ import log_lines, signed_view, window_rows
+from tomostream_ioc.recon.chain.torch_ import bridged
 from tomostream_ioc.recon.filters import fft_length, response
 from tomostream_ioc.recon.geometry import ScanGeometry
+from tomostream_ioc.recon.kernels.dezinger import without_zingers
 from tomostream_ioc.recon.kernels.fft import FftPlan
 from tomostream_ioc.recon.kernels.frame import filter_rows
 from tomostream_ioc.recon.preprocess import (
@@ -83,17 +84,23 @@ class NumbaFilterChain:
         return sum(self._workers.map(block, range(0, self._n_rows, _BLOCK_ROWS)))
 
     def log_rows(self, slots: np.ndarray, row: int) -> np.ndarray:
-        first, end = window_rows(row, self._n_rows, self._dezinger)
-        offset, gain = (
-            torch.from_numpy(np.ascontiguousarray(field[row]))
-            for field in (self._fields.offset, self._fields.gain)
-        )
+        offset, gain = self._fields.offset[row], self._fields.gain[row]
         out = np.empty((len(slots), self._raw.shape[2]), np.float32)
 
         def lines(i: int) -> None:
-            raw = torch.from_numpy(signed_view(self._raw[slots[i : i + _LINES], first:end]))
-            logs = log_lines(raw, self._raw.dtype, row - first, offset, gain, self._dezinger)
-            out[i : i + _LINES] = logs.numpy()
+            some = slots[i : i + _LINES]
+            if self._dezinger:
+                window = (row, row + 1, self._dezinger)
+                clean = [without_zingers(self._raw[k], self._fields.offset, *window) for k in some]
+                pixels = np.concatenate(clean)
+            else:
+                pixels = self._raw[some, row].astype(offset.dtype)
+            ratio = (pixels - offset) * gain
+            bad = ~np.isfinite(ratio) | (gain == 0)
+            logs = np.log(np.clip(ratio, TRANSMISSION_FLOOR, TRANSMISSION_CEILING, out=ratio))
+            if bad.any():
+                logs = bridged(torch.from_numpy(logs), torch.from_numpy(bad)).numpy()
+            out[i : i + _LINES] = logs
 
         self._workers.map(lines, range(0, len(slots), _LINES))
         return out

@@ -92,22 +92,21 @@ class TorchFilterChain:
         return n_nan
 
     def log_rows(self, slots: np.ndarray, row: int) -> np.ndarray:
-        first, end = window_rows(row, self._geometry.n_rows, self._dezinger)
-        rows = []
+        size, n_rows = self._dezinger, self._geometry.n_rows
+        first, end = max(row - size // 2, 0), min(row + size // 2 + 1, n_rows)  # the median's
+        offset, gain = self._offset[row], self._gain[row]
+        parts = []
         for i in range(0, len(slots), _LINES):
             at = torch.from_numpy(slots[i : i + _LINES]).to(self._raw.device)
-            raw = self._raw[at, first:end].to(self._device)
-            rows.append(
-                log_lines(
-                    raw,
-                    self._dtype,
-                    row - first,
-                    self._offset[row],
-                    self._gain[row],
-                    self._dezinger,
-                )
-            )
-        return torch.cat(rows).cpu().numpy()
+            raw = self._raw[at, first:end].to(self._device)  # (k, end - first, n)
+            pixels = to_float(raw, self._dtype.name, offset.dtype)
+            if size:
+                pixels = without_zingers(pixels, size)
+            ratio = pixels[:, row - first].sub(offset).mul_(gain)
+            bad = ~torch.isfinite(ratio) | (gain == 0)
+            logs = ratio.clamp_(TRANSMISSION_FLOOR, TRANSMISSION_CEILING).log_().to(torch.float32)
+            parts.append(bridged(logs, bad) if bool(bad.any()) else logs)
+        return torch.cat(parts).cpu().numpy()
 
     def _filter_some(self, slots: np.ndarray, places: np.ndarray) -> int:
         raw = torch.stack([self._raw[slot] for slot in slots.tolist()])  # (k, n_rows, n_cols)
@@ -138,32 +137,6 @@ class TorchFilterChain:
     def release(self) -> None:
         self._raw = self._raw.new_empty(0)
         self._ring = self._ring.new_empty(0)
-
-
-def window_rows(row: int, n_rows: int, size: int) -> tuple[int, int]:
-    """First and end row of what the median of ``size`` around one detector row reads."""
-    return max(row - size // 2, 0), min(row + size // 2 + 1, n_rows)
-
-
-def log_lines(
-    raw: torch.Tensor,
-    dtype: np.dtype,
-    at: int,
-    offset: torch.Tensor,
-    gain: torch.Tensor,
-    dezinger: int,
-) -> torch.Tensor:
-    """log(transmission) (k, n) float32 of row ``at`` of raw (k, rows, n), kept by `signed_view`.
-
-    ``offset`` and ``gain`` (n,) are those of that row.
-    """
-    pixels = to_float(raw, dtype.name, offset.dtype)
-    if dezinger:
-        pixels = without_zingers(pixels, dezinger)
-    ratio = pixels[:, at].sub(offset).mul_(gain)
-    bad = ~torch.isfinite(ratio) | (gain == 0)
-    values = ratio.clamp_(TRANSMISSION_FLOOR, TRANSMISSION_CEILING).log_().to(torch.float32)
-    return bridged(values, bad) if bool(bad.any()) else values
 
 
 def bridged(values: torch.Tensor, bad: torch.Tensor) -> torch.Tensor:
