@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
@@ -244,9 +245,18 @@ def test_find_center_completes_for_every_client_when_the_search_ends(
     assert ioc.run.of("find_center") == [1, 1]
 
 
-def test_center_is_there_before_the_put_completes(ioc: Ioc, client: Client) -> None:
+def test_center_is_there_before_the_put_completes(
+    ioc: Ioc, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     end = client.start_put("FindCenter", "1")
     wait_for(lambda: ioc.value("FindCenter") == 1, "Search")
+    real = ioc.group.reporter.on_params_changed
+
+    async def slowly(params: ReconParams) -> None:
+        await asyncio.sleep(0.3)
+        await real(params)
+
+    monkeypatch.setattr(ioc.group.reporter, "on_params_changed", slowly)
     listener = ioc.run.listener
     assert listener is not None
     listener.params_changed(ReconParams(center=611.25, ortho_x=3, ortho_y=4, ortho_z=5))

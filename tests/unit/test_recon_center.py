@@ -127,6 +127,15 @@ def test_few_angles_for_the_width_are_not_trusted():
     assert found.reason == "the angles are few"
 
 
+def test_one_row_that_matches_by_chance_in_a_narrow_strip():
+    phantom = default_phantom(160, N)
+    region = (50, 51, 0, N)
+    rows = [phantom.projection(np.deg2rad(t), 99.4, region=region) for t in THETA]
+    found = find(noisy(np.stack(rows, 1)))
+    assert abs(found.center - 99.4) < 0.25
+    assert found.confidence > 0.9
+
+
 @pytest.mark.parametrize("rings", [0.02, 0.1])
 def test_rings_do_not_matter(rings):
     rows = sinograms(default_phantom(ROWS, N), 99.4)

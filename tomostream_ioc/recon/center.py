@@ -39,8 +39,6 @@ _GAP_RAD = np.deg2rad(3.0)
 _BACKGROUND = 1 / 16
 #: harmonics of a turn that never count: slow drifts of the beam
 _LEAST_NU = 3
-#: neighbouring frequencies that are taken together to tell signal from noise
-_NEIGHBOURS = 9
 #: no match is better than this: the columns are rounded, too
 _BEST = 1e-3
 #: minima that are closer, in pixels of the coarse search, are one
@@ -135,7 +133,7 @@ class CenterSearch:
     def of(cls, half_turn: HalfTurn, sinograms: Iterable[np.ndarray], prior: float) -> CenterSearch:
         """From sinograms of single detector rows (k, n), in the order of ``half_turn.frames``.
 
-        Their values are line integrals or the logarithm of the transmission: the sign is the same.
+        Their values are line integrals or minus those: the sign does not matter.
         Raises CenterError: fewer columns than can be compared.
         """
         sums: list[np.ndarray] = []
@@ -239,7 +237,7 @@ class _Seam:
     """
 
     def __init__(self, rows: np.ndarray):
-        self._rows = with_signal(rows)
+        self._rows = without_background(rows)
         self.n = rows.shape[2]
 
     def width(self, center: float) -> float:
@@ -270,24 +268,16 @@ class _Seam:
         return np.square(np.abs(spectrum) * outside).sum((1, 2), dtype=np.float64)
 
 
-def with_signal(rows: np.ndarray) -> np.ndarray:
-    """Sinograms (m, k, n) without background, and with each frequency's share of signal only.
-
-    What changes from one angle to the next is noise, or structure that moves too far between them.
-    """
+def without_background(rows: np.ndarray) -> np.ndarray:
+    """Sinograms (m, k, n) without what is coarser than _BACKGROUND."""
     n = rows.shape[2]
     pad = n // 2
+    # mirrored in its border points the background goes on without a kink
     padded = np.pad(rows, ((0, 0), (0, 0), (pad, pad)), "reflect", reflect_type="odd")
     n_fft = fft_length(n // 2 + pad + 1)
     spectrum = np.asarray(scipy.fft.rfft(padded, n_fft, axis=2))
     omega = 2 * np.pi / n_fft * np.arange(spectrum.shape[2])
-    change = spectrum[:, :-2] - 2 * spectrum[:, 1:-1] + spectrum[:, 2:]
-    near = np.ones(_NEIGHBOURS)
-    total = np.convolve(np.square(np.abs(spectrum)).mean((0, 1)), near, "same")
-    noise = np.convolve(np.square(np.abs(change)).mean((0, 1)) / 6, near, "same")
-    signal = np.clip(1 - np.divide(noise, total, out=np.ones_like(total), where=total > 0), 0, 1)
-    structure = 1 - np.exp(-0.5 * (omega * _BACKGROUND * n) ** 2)
-    spectrum *= (signal * structure).astype(np.float32)
+    spectrum *= (1 - np.exp(-0.5 * (omega * _BACKGROUND * n) ** 2)).astype(np.float32)
     return np.asarray(scipy.fft.irfft(spectrum, n_fft, axis=2))[:, :, pad : pad + n]
 
 
