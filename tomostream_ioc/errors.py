@@ -35,5 +35,9 @@ class ArmingError(TomoStreamError):
     """A run can't start; the text is what ReconStatus shows."""
 
 
+class CenterError(TomoStreamError):
+    """The axis of rotation can't be looked for in the frames that are there."""
+
+
 class EngineError(TomoStreamError):
     """The reconstruction engine failed while running."""

@@ -28,6 +28,9 @@ class FakeRun:
         self._run_id = 0
         self._going = False
         self._frozen_s = 0.0
+        self._search_id = 0
+        self._searching = False
+        self.refuses_searches = ""
 
     def set_listener(self, listener: RunListener) -> None:
         self.listener = listener
@@ -59,6 +62,19 @@ class FakeRun:
     def set_output(self, channel: str) -> None:
         self.calls.append(("set_output", channel))
 
+    def find_center(self) -> int:
+        with self._lock:
+            if not self._searching:
+                self._searching = True
+                self._search_id += 1
+                if self.refuses_searches:
+                    self._from_elsewhere(self.end_search, self.refuses_searches)
+            self.calls.append(("find_center", self._search_id))
+            return self._search_id
+
+    def set_center_auto(self, on: bool) -> None:
+        self.calls.append(("set_center_auto", on))
+
     def set_crosshair(self, on: bool) -> None:
         self.calls.append(("set_crosshair", on))
 
@@ -82,6 +98,15 @@ class FakeRun:
             run_id = self._run_id
         if self.listener is not None:
             self.listener.run_ended(run_id)
+
+    def end_search(self, message: str = "", **found: Any) -> None:
+        """The search for the axis ends; ``found`` are fields of the status."""
+        with self._lock:
+            self._searching = False
+            self.show(message=message, **found)
+            search_id = self._search_id
+        if self.listener is not None:
+            self.listener.center_search_ended(search_id)
 
     @property
     def runs(self) -> int:

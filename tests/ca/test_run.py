@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 
@@ -225,3 +226,70 @@ def test_lens_change_sync_is_kept_and_said_to_do_nothing(
     assert client.put("LensChangeSync", "Yes") == ECA_NORMAL
     assert client.get("LensChangeSync") == 1
     assert caplog.messages.count("LensChangeSync is kept but not acted upon yet") == 2
+
+
+def test_find_center_completes_for_every_client_when_the_search_ends(
+    ioc: Ioc, client: Client
+) -> None:
+    other = ioc.client()
+    first = client.start_put("FindCenter", "Search")
+    wait_for(lambda: ioc.value("FindCenter") == 1, "Search")
+    second = other.start_put("FindCenter", "1")
+    wait_for(lambda: len(ioc.run.of("find_center")) == 2, "the second put")
+    assert client.put_status(first, 0.3) is None
+    assert client.describe("FindCenter")["severity"] == NORMAL
+    ioc.run.end_search("Centre found", center_found=611.25, center_confidence=0.87)
+    assert client.put_status(first, 5.0) == ECA_NORMAL
+    assert other.put_status(second, 5.0) == ECA_NORMAL
+    assert client.get("FindCenter", as_string=True) == "Done"
+    assert client.get_string("CenterFound") == "611.250"
+    assert client.get_string("CenterConfidence") == "0.87"
+    assert client.get("Center") == 0
+    assert ioc.run.of("find_center") == [1, 1]
+
+
+def test_center_is_there_before_the_put_completes(
+    ioc: Ioc, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = client.start_put("FindCenter", "1")
+    wait_for(lambda: ioc.value("FindCenter") == 1, "Search")
+    real = ioc.group.reporter.on_params_changed
+
+    async def slowly(params: ReconParams) -> None:
+        await asyncio.sleep(0.3)
+        await real(params)
+
+    monkeypatch.setattr(ioc.group.reporter, "on_params_changed", slowly)
+    listener = ioc.run.listener
+    assert listener is not None
+    listener.params_changed(ReconParams(center=611.25, ortho_x=3, ortho_y=4, ortho_z=5))
+    ioc.run.end_search(center_found=611.25, center_confidence=0.87)
+    assert client.put_status(end, 5.0) == ECA_NORMAL
+    assert client.get("Center") == 611.25
+    assert client.get("CenterFound") == 611.25
+
+
+def test_a_search_that_is_refused_completes_and_says_why(ioc: Ioc, client: Client) -> None:
+    ioc.run.refuses_searches = "no frames are being reconstructed"
+    assert client.put("FindCenter", "1") == ECA_NORMAL
+    assert client.get("FindCenter") == 0
+    assert client.get("ReconStatus", as_string=True) == "no frames are being reconstructed"
+    # a put of 0 asks for nothing, and ends nothing
+    assert client.put("FindCenter", "0") == ECA_NORMAL
+    ioc.run.refuses_searches = ""
+    end = client.start_put("FindCenter", "1")
+    wait_for(lambda: ioc.value("FindCenter") == 1, "Search")
+    zero = client.start_put("FindCenter", "0")
+    assert client.put_status(zero, 0.3) is None
+    assert client.get("FindCenter") == 1
+    ioc.run.end_search()
+    assert client.put_status(end, 5.0) == ECA_NORMAL
+
+
+def test_what_was_found_is_read_only_and_auto_is_handed_on(ioc: Ioc, client: Client) -> None:
+    assert ioc.run.of("set_center_auto") == [False]
+    assert client.put("CenterAuto", "On") == ECA_NORMAL
+    assert ioc.run.of("set_center_auto") == [False, True]
+    for record in ("CenterFound", "CenterConfidence"):
+        assert client.put(record, "5") != ECA_NORMAL
+        assert client.get(record) == 0

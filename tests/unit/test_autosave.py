@@ -126,7 +126,13 @@ def test_a_file_of_a_c_ioc_is_restored(tmp_path: Path, group: TomoStreamGroup) -
         ours.keys() - theirs.keys()
         == {
             f"{PREFIX}{name}"
-            for name in ("CameraPVPrefix", "Crosshair", "RoiPluginPVPrefix", "StreamBinning")
+            for name in (
+                "CameraPVPrefix",
+                "CenterAuto",
+                "Crosshair",
+                "RoiPluginPVPrefix",
+                "StreamBinning",
+            )
         }
         - theirs.keys()
     )

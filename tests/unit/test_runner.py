@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tomostream_ioc.errors import ArmingError, FieldError, ParameterError
+from tomostream_ioc.errors import ArmingError, CenterError, FieldError, ParameterError
+from tomostream_ioc.model.center import CenterEstimate
 from tomostream_ioc.model.control import ChannelNames, MemoryUse, Severity
 from tomostream_ioc.model.frame import Frame
 from tomostream_ioc.model.params import ReconParams
@@ -109,6 +110,10 @@ class FakeEngine:
         self.released = False
         self.bad_pixels = 0
         self.memory = MemoryUse("all on device", 1 << 20)
+        self.searches = []
+        self.refuse_search = ""
+        self.found = CenterEstimate(7.25, 0.9)
+        self.search_steps = 3
 
     @property
     def n_filled(self):
@@ -146,20 +151,40 @@ class FakeEngine:
             np.zeros((n_rows, n_cols), np.float32),
         )
 
+    def center_search(self, params):
+        self.searches.append(params)
+        if self.refuse_search:
+            raise CenterError(self.refuse_search)
+        return FakeSearch(self.found, self.search_steps)
+
     def release(self):
         self.released = True
+
+
+class FakeSearch:
+    def __init__(self, found, steps):
+        self.found, self.steps = found, steps
+
+    def step(self):
+        threading.Event().wait(0.005)
+        self.steps -= 1
+        return self.found if self.steps <= 0 else None
 
 
 class Listener:
     def __init__(self):
         self.ended = []
         self.changed = []
+        self.searches_ended = []
 
     def run_ended(self, run_id):
         self.ended.append(run_id)
 
     def params_changed(self, params):
         self.changed.append(params)
+
+    def center_search_ended(self, search_id):
+        self.searches_ended.append(search_id)
 
 
 @pytest.fixture
@@ -549,3 +574,128 @@ def test_frame_with_dimensions_that_do_not_fit_is_rejected_once_and_not_missed(r
     rig.source.send(3)
     counts = rig.counts
     assert (counts.received, counts.rejected, counts.missed) == (3, 1, 0)
+
+
+def fill(rig, frames=17):
+    """The rest of the ring."""
+    for _ in range(frames):
+        rig.source.send()
+    wait_for(lambda: rig.engine.n_filled == frames + 1)
+
+
+def test_a_search_shows_what_it_found_and_leaves_center_alone(rig):
+    rig.run(ReconParams(center=3.0, ortho_x=8, ortho_y=8, ortho_z=99))
+    fill(rig)
+    search_id = rig.runner.find_center()
+    wait_for(lambda: rig.listener.searches_ended == [search_id])
+    status = rig.runner.status()
+    assert (status.center_found, status.center_confidence) == (7.25, 0.9)
+    assert "Centre found at 7.25, confidence 0.90" in status.message
+    assert rig.engine.searches[0].ortho_z == 7  # as it is shown
+    assert rig.listener.changed == []
+    assert rig.runner.find_center() == search_id + 1
+    wait_for(lambda: rig.listener.searches_ended == [search_id, search_id + 1])
+
+
+def test_frames_and_slices_go_on_during_a_search_and_a_second_request_joins_it(rig):
+    rig.run()
+    fill(rig)
+    rig.engine.search_steps = 10**6
+    search_id = rig.runner.find_center()
+    wait_for(lambda: "looking for the centre" in rig.runner.status().message)
+    published = len(rig.sink.published)
+    for _ in range(30):
+        rig.source.send()
+    wait_for(lambda: len(rig.engine.pushed) == 48 and len(rig.sink.published) > published)
+    assert rig.counts.dropped == 0
+    assert rig.runner.find_center() == search_id
+    assert len(rig.engine.searches) == 1
+    rig.runner.abort()
+    wait_for(lambda: rig.listener.searches_ended == [search_id])
+    wait_for(lambda: rig.listener.ended)
+    status = rig.runner.status()
+    assert "not found: the run has ended" in status.alarms["FindCenter"].message
+    assert status.center_confidence == 0.0
+
+
+def test_a_search_is_refused_with_the_reason(rig):
+    search_id = rig.runner.find_center()
+    assert rig.listener.searches_ended == [search_id]  # at once
+    status = rig.runner.status()
+    assert "put StartRecon" in status.message
+    assert status.alarms["FindCenter"].severity == Severity.MINOR
+    rig.run()
+    assert "FindCenter" not in rig.runner.status().alarms
+    fill(rig)
+    rig.runner.find_center()
+    wait_for(lambda: rig.runner.status().center_found == 7.25)
+    rig.engine.refuse_search = "12 angles are too few"
+    search_id = rig.runner.find_center()
+    wait_for(lambda: rig.listener.searches_ended[-1] == search_id)
+    status = rig.runner.status()
+    assert "The centre was not found: 12 angles are too few" in status.message
+    assert (status.center_found, status.center_confidence) == (7.25, 0.0)
+    rig.engine.refuse_search = ""
+    rig.runner.find_center()
+    wait_for(lambda: rig.runner.status().center_confidence == 0.9)
+    assert "FindCenter" not in rig.runner.status().alarms
+
+
+def test_a_search_ends_when_the_stream_changes(rig):
+    rig.run()
+    fill(rig)
+    rig.engine.search_steps = 10**6
+    search_id = rig.runner.find_center()
+    wait_for(lambda: rig.engine.searches)
+    rig.source.handler.on_theta(np.arange(0.0, 360.0, 5.0))
+    wait_for(lambda: rig.listener.searches_ended == [search_id])
+    assert "New theta array" in rig.runner.status().alarms["FindCenter"].message
+
+
+def test_center_follows_when_auto_is_on_and_the_ring_is_full_once_in_a_run(rig):
+    rig.runner.set_center_auto(True)
+    rig.run()
+    rig.source.send()
+    wait_for(lambda: len(rig.engine.pushed) == 2)
+    assert rig.engine.searches == []
+    for _ in range(16):
+        rig.source.send()
+    wait_for(lambda: rig.listener.changed)
+    assert rig.listener.changed[-1].center == 7.25
+    assert "Center was set to it" in rig.runner.status().message
+    wait_for(lambda: rig.sink.published[-1][1].params.center == 7.25)
+    for _ in range(36):
+        rig.source.send()
+    wait_for(lambda: len(rig.engine.pushed) == 54)
+    assert len(rig.engine.searches) == 1
+    assert rig.listener.searches_ended == []  # nobody had asked
+    rig.runner.abort()
+    wait_for(lambda: rig.listener.ended)
+    rig.source.next_id = 1
+    rig.run()
+    fill(rig)
+    wait_for(lambda: len(rig.engine.searches) == 1)
+
+
+def test_center_stays_when_the_confidence_is_low(rig):
+    rig.runner.set_center_auto(True)
+    rig.run()
+    rig.engine.found = CenterEstimate(2.0, 0.49, "other places would do as well")
+    fill(rig)
+    wait_for(lambda: "Center was not set" in rig.runner.status().message)
+    assert "confidence 0.49: other places would do as well" in rig.runner.status().message
+    assert rig.listener.changed == []
+    assert rig.runner.status().center_found == 2.0
+
+
+def test_an_engine_that_fails_in_a_search_is_a_fault_and_the_search_ends(rig):
+    rig.run()
+    fill(rig)
+
+    def fail(params):
+        raise RuntimeError("CUDA error: device lost")
+
+    rig.engine.center_search = fail
+    search_id = rig.runner.find_center()
+    wait_for(lambda: rig.listener.searches_ended == [search_id])
+    wait_for(lambda: rig.state() is RunState.FAULT)

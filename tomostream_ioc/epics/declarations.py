@@ -61,6 +61,38 @@ class TomoStreamRecords(PVGroup):
         CALC="B-A",
         OUT="$(P)$(R)Center PP NMS",
     )
+    find_center = declare(
+        Busy,
+        "FindCenter",
+        "1 looks for the rotation axis",
+        value=0,
+        ZNAM="Done",
+        ZSV="NO_ALARM",
+        ONAM="Search",
+        OSV="NO_ALARM",
+    )
+    center_found = declare(
+        Ao,
+        "CenterFound",
+        "Rotation axis that was found",
+        value=0.0,
+        read_only=True,
+        EGU="pixel",
+        PREC=3,
+    )
+    center_confidence = declare(
+        Ao,
+        "CenterConfidence",
+        "0..1: trust CenterFound above 0.5",
+        value=0.0,
+        read_only=True,
+        PREC=2,
+        LOPR=0,
+        HOPR=1,
+    )
+    center_auto = declare(
+        Bo, "CenterAuto", "Find it once, put it in Center", value=0, ZNAM="Off", ONAM="On"
+    )
     filter_type = declare(
         Mbbo,
         "FilterType",

@@ -77,6 +77,8 @@ class TomoStreamGroup(TomoStreamRecords):
             "recon_pva": self._put_recon_pva,
             "crosshair": self._put_crosshair,
             "stream_binning": self._put_stream_binning,
+            "find_center": self._put_find_center,
+            "center_auto": self._put_center_auto,
             "lens_change_sync": self._put_lens_change_sync,
         }
         _check_names(prefix, macros)
@@ -155,6 +157,16 @@ class TomoStreamGroup(TomoStreamRecords):
             self.control.abort()
         return Deferred(int(self.reporter.running))
 
+    async def _put_find_center(self, instance: Record, value: int) -> Deferred:
+        search = self.reporter.center_search
+        if value:
+            search.started(self.control.find_center())
+        # reads Search until it has ended, whoever wrote what
+        return Deferred(int(search.going_on), search.end())
+
+    async def _put_center_auto(self, instance: Record, value: int) -> None:
+        self.control.set_center_auto(bool(value))
+
     async def _put_recon_pva(self, instance: Record, value: str) -> None:
         if not value.strip():
             raise PutError("the slices need a channel name")
@@ -200,6 +212,9 @@ class TomoStreamGroup(TomoStreamRecords):
     def params_changed(self, params: ReconParams) -> None:
         self.reporter.hand_over(self.reporter.on_params_changed, params)
 
+    def center_search_ended(self, search_id: int) -> None:
+        self.reporter.hand_over(self.reporter.on_center_search_ended, search_id)
+
     # --- the server's start and end -----------------------------------------------------------
 
     async def _open(self, async_lib: Any) -> None:
@@ -211,6 +226,7 @@ class TomoStreamGroup(TomoStreamRecords):
         if self.recon_pva.value.strip():
             self.control.set_output(self.recon_pva.value)
         self.control.set_crosshair(bool(self.crosshair.value))
+        self.control.set_center_auto(bool(self.center_auto.value))
         self.reporter.open()
 
     async def _close(self, async_lib: Any) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from tomostream_ioc.epics.record import Record
+from tomostream_ioc.epics.undertaking import Undertaking
 from tomostream_ioc.epics.wire import INT32_MAX, PutError
 from tomostream_ioc.model.control import RunStatus
 from tomostream_ioc.model.params import ReconParams
@@ -48,6 +49,8 @@ class RunReporter:
         self._run_id: int | None = None  # the run that goes on, or has been asked for
         self._ended_id = 0
         self._ends: dict[int, asyncio.Future[None]] = {}  # run -> done at its end
+        self.center_search = Undertaking()
+        self._in_turn = asyncio.Lock()
         self._was_alive: bool | None = None
         self._fed_s = -math.inf
 
@@ -69,6 +72,7 @@ class RunReporter:
         for end in self._ends.values():
             end.cancel()
         self._ends.clear()
+        self.center_search.cancel()
 
     def _spawn(self, job: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(job)
@@ -76,12 +80,20 @@ class RunReporter:
         task.add_done_callback(self._tasks.discard)
 
     def hand_over(self, handler: Callable[[Any], Coroutine[Any, Any, None]], argument: Any) -> None:
-        """Run a coroutine function on the server's loop; silent where the server has ended."""
+        """Run a coroutine function on the server's loop; silent where the server has ended.
+
+        One after the other: the parameters of a run are shown before its end is.
+        """
         loop = self._loop
         if loop is None:
             return
+
+        async def handle() -> None:
+            async with self._in_turn:
+                await handler(argument)
+
         with contextlib.suppress(RuntimeError):  # the loop was closed just now
-            loop.call_soon_threadsafe(lambda: self._spawn(handler(argument)))
+            loop.call_soon_threadsafe(lambda: self._spawn(handle()))
 
     # --- the run --------------------------------------------------------------------------
 
@@ -114,6 +126,15 @@ class RunReporter:
             end = self._ends.pop(ended)
             if not end.done():
                 end.set_result(None)
+
+    async def on_center_search_ended(self, search_id: int) -> None:
+        self.center_search.has_ended(search_id)
+        try:
+            await self.poll()  # what was found is there before the put completes
+        except Exception:
+            log.exception("what the search found could not be shown")
+        await self._show(self._group.find_center, int(self.center_search.going_on))
+        self.center_search.release(search_id)
 
     async def on_params_changed(self, params: ReconParams) -> None:
         group = self._group
@@ -173,6 +194,8 @@ class RunReporter:
             (group.frame_rate, status.frame_rate_hz),
             (group.recon_rate, status.recon_rate_hz),
             (group.latency, status.latency_s),
+            (group.center_found, status.center_found),
+            (group.center_confidence, status.center_confidence),
             (group.frames_received, min(counts.received, INT32_MAX)),
             (group.frames_rejected, min(counts.rejected, INT32_MAX)),
             (group.frames_missed, min(counts.missed, INT32_MAX)),

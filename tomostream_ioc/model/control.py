@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from tomostream_ioc.model.center import CenterEstimate
 from tomostream_ioc.model.counters import FrameCounts
 from tomostream_ioc.model.frame import Frame
 from tomostream_ioc.model.params import ReconParams
@@ -77,6 +78,8 @@ class RunStatus:
     frame_rate_hz: float = 0.0
     recon_rate_hz: float = 0.0
     latency_s: float = 0.0  # newest frame's arrival -> its slices posted
+    center_found: float = 0.0  # detector column of the axis that the last search found
+    center_confidence: float = 0.0  # 0..1, of that; 0 when the search failed
     # time.monotonic() of the engine thread's last sign of life; the watchdog is fed from it
     heartbeat_s: float = 0.0
     # record name without prefix -> its alarm; a record that is absent has none from the run
@@ -92,6 +95,10 @@ class RunListener(Protocol):
 
     def params_changed(self, params: ReconParams) -> None:
         """The run changed parameters by itself (a new frame size); the records follow."""
+        ...
+
+    def center_search_ended(self, search_id: int) -> None:
+        """The search with this id has ended, or was refused; the busy put completes."""
         ...
 
 
@@ -123,6 +130,17 @@ class RunControl(Protocol):
 
         Raises ParameterError: no such binning.
         """
+        ...
+
+    def find_center(self) -> int:
+        """Look for the axis in the frames that are there; center_search_ended(id) will follow.
+
+        Returns the search's id: that of the one that goes on, if there is one.
+        """
+        ...
+
+    def set_center_auto(self, on: bool) -> None:
+        """Put what is found into Center, and search once in a run when the ring is full."""
         ...
 
     def set_output(self, channel: str) -> None:
@@ -171,6 +189,14 @@ class StreamHandler(Protocol):
         ...
 
 
+class CenterSearch(Protocol):
+    """Looks for the axis of rotation in frames that it has copied."""
+
+    def step(self) -> CenterEstimate | None:
+        """Go on for a small part of a second; the result when it is there."""
+        ...
+
+
 class Engine(Protocol):
     """Turns frames into slices; used by one thread at a time (see recon.engine.OrthoEngine)."""
 
@@ -197,6 +223,13 @@ class Engine(Protocol):
     def push(self, frames: np.ndarray, theta_deg: np.ndarray, slots: np.ndarray) -> None: ...
 
     def reconstruct(self, params: ReconParams) -> Slices: ...
+
+    def center_search(self, params: ReconParams) -> CenterSearch:
+        """Begin to look for the axis, around ortho_z.
+
+        Raises CenterError: the frames that are there do not do.
+        """
+        ...
 
     def release(self) -> None:
         """Give the memory back; the engine is not used again."""

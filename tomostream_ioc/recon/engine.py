@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -11,12 +12,14 @@ import numpy as np
 import torch
 
 from tomostream_ioc.errors import EngineError
+from tomostream_ioc.model.center import CenterEstimate
 from tomostream_ioc.model.control import MemoryUse
 from tomostream_ioc.model.frame import FRAME_DTYPES
 from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.slices import Slices
 from tomostream_ioc.recon import binning, memory
 from tomostream_ioc.recon.backend import RawFrames, make_backend, resolve_device
+from tomostream_ioc.recon.center import CenterSearch, HalfTurn, rows_around
 from tomostream_ioc.recon.chain import RING_SCALE
 from tomostream_ioc.recon.corrections import Corrections
 from tomostream_ioc.recon.filtered import ChunkedFrames, KeptFrames
@@ -185,6 +188,35 @@ class OrthoEngine:
         self._corrections.bring_about(params, self._key, self._ring, self._sums, self._heartbeat)
         self._heartbeat()
         return self._sums.output(math.pi / (self._ring.total_weight * RING_SCALE))
+
+    def center_search(self, params: ReconParams) -> CenterSearch:
+        """Begin to look for the axis of rotation in what is in the ring, around ortho_z.
+
+        What the search needs is copied here; its steps can go on while frames are pushed.
+
+        Raises ParameterError: slices outside the detector. CenterError: too few angles or columns.
+        """
+        self.geometry.check(replace(params, center=0.0))  # the present one may be anything
+        slots = np.flatnonzero(self._ring.filled)
+        half_turn = HalfTurn.of(self._ring.theta_rad[slots])
+        # dark, flat and dezinger as the slices have them
+        self._in_memory(lambda: self._refilter(params))
+
+        def sinograms() -> Iterator[np.ndarray]:
+            for row in rows_around(params.ortho_z, self.geometry.n_rows):
+                self._heartbeat()
+                yield self._chain.line_integrals(slots[half_turn.frames], row)
+
+        return CenterSearch.of(half_turn, sinograms(), params.center)
+
+    def find_center(self, params: ReconParams) -> CenterEstimate:
+        """The axis of rotation, at once; raises as `center_search`."""
+        search = self.center_search(params)
+        while True:
+            self._heartbeat()
+            found = search.step()
+            if found is not None:
+                return found
 
     def reset(self) -> None:
         """Empty the ring; dark, flat and memory stay."""

@@ -59,6 +59,8 @@ class Board:
         self.buffer_size = "0/0"
         self.bad_pixels = 0
         self.memory = MemoryUse()
+        self.center_found = 0.0
+        self.center_confidence = 0.0
         self._latency_s = 0.0
         self._posted = 0
         self._frame_rate.reset()
@@ -113,6 +115,8 @@ class Board:
             frame_rate_hz=self._frame_rate.update(counts.usable),
             recon_rate_hz=self._recon_rate.update(self._posted),
             latency_s=self._latency_s,
+            center_found=self.center_found,
+            center_confidence=self.center_confidence,
             heartbeat_s=self._heartbeat_s,
             alarms=self.notices.alarms(),
         )

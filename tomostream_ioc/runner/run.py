@@ -23,6 +23,7 @@ from tomostream_ioc.model.slices import SliceMeta, Slices
 from tomostream_ioc.model.state import RunState
 from tomostream_ioc.runner.arming import Arming, EngineFactory
 from tomostream_ioc.runner.board import Board, Cancelled, Job, ParamStore
+from tomostream_ioc.runner.centering import Centering
 from tomostream_ioc.runner.intake import FIELD_RECORDS, Intake
 from tomostream_ioc.runner.staging import Allocate
 from tomostream_ioc.runner.streaming import Streaming
@@ -30,6 +31,7 @@ from tomostream_ioc.runner.streaming import Streaming
 log = logging.getLogger(__name__)
 
 _IDLE_TICK_S = 0.2
+_NOT_RUNNING = "no frames are being reconstructed: put StartRecon to Acquire first"
 
 
 class Runner:
@@ -54,7 +56,8 @@ class Runner:
         self._board = Board()
         self._params = ParamStore(self._board.wake)
         self._arming = Arming(source, make_engine, self._board, self._params, timeout_s)
-        self._streaming = Streaming(sink, self._board, self._params)
+        self._centering = Centering(self._board, self._params)
+        self._streaming = Streaming(sink, self._board, self._params, self._centering)
         self._engine: Engine | None = None
         self._lock = threading.Lock()
         self._job: Job | None = None
@@ -94,6 +97,16 @@ class Runner:
 
     def set_binning(self, binning: int) -> ReconParams | None:
         return self._params.set_binning(binning)
+
+    def find_center(self) -> int:
+        search_id = self._centering.request()
+        if self._board.machine.state is not RunState.RUNNING:
+            self._centering.refuse(_NOT_RUNNING)
+        return search_id
+
+    def set_center_auto(self, on: bool) -> None:
+        self._centering.auto = on
+        self._board.wake.set()
 
     def set_output(self, channel: str) -> None:
         self._sink.set_output(channel)
@@ -138,10 +151,12 @@ class Runner:
                 job = self._job
             if job is not None:
                 self._run(job)
+            self._centering.refuse(_NOT_RUNNING)  # asked for in the very moment of the end
 
     def _run(self, job: Job) -> None:
         board = self._board
         board.new_run()
+        self._centering.new_run()
         self._sink.set_alarm(None)
         intake = Intake(
             board.counters,
@@ -159,6 +174,7 @@ class Runner:
                 board.machine.to(RunState.RUNNING)
                 reason = self._streaming.stream(job, intake, armed)
                 board.machine.to(RunState.ARMING)
+                self._centering.stop(f"{reason}: starting anew")
                 del armed  # its ring and its queue are not needed while the next ones are made
                 self._release_engine()
                 armed = self._arming.rearm(job, intake, reason)
@@ -177,6 +193,7 @@ class Runner:
             text = str(error) if ours else f"{type(error).__name__}: {error}"
             board.notices.raise_alarm("ReconStatus", Severity.MAJOR, "STATE", text)
             self._end(RunState.FAULT, f"Fault: {text}. Put StartRecon to try again")
+        self._centering.stop("the run has ended")
         with self._lock:
             self._job = None
         if self._params.listener is not None:

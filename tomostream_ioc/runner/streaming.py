@@ -13,6 +13,7 @@ from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.slices import SliceMeta
 from tomostream_ioc.runner.arming import Armed, set_field
 from tomostream_ioc.runner.board import Board, Job, ParamStore
+from tomostream_ioc.runner.centering import Centering
 from tomostream_ioc.runner.intake import EPOCH_IDS, ArmedScan, Intake
 from tomostream_ioc.runner.staging import Batch
 
@@ -32,8 +33,9 @@ _STALL_S = 5.0
 class Streaming:
     """Takes frames from the intake while there are any, and shows slices in between."""
 
-    def __init__(self, sink: SliceSink, board: Board, params: ParamStore):
+    def __init__(self, sink: SliceSink, board: Board, params: ParamStore, centering: Centering):
         self._sink = sink
+        self._centering = centering
         self._board = board
         self._params = params
         self._refused = ""  # why the parameters can't be shown
@@ -73,9 +75,10 @@ class Streaming:
                 fresh = True
             elif reason:
                 return reason
-            due = time.monotonic() >= next_slices_s and self._sink.idle
-            # parameters of another binning would show another place
+            # parameters of another binning would be of another place
             fits = binning == scan.binning
+            searching = fits and self._centering.work(armed)
+            due = time.monotonic() >= next_slices_s and self._sink.idle
             if fits and engine.n_filled and (params != shown or (fresh and due)):
                 began_s = time.monotonic()
                 self._show(armed, params, ring)
@@ -84,7 +87,7 @@ class Streaming:
                 shown, fresh = params, False
                 pause_s = min(took_s / _SLICES_SHARE, took_s + _SLICES_PAUSE_S)
                 next_slices_s = began_s + max(_SLICES_EVERY_S, pause_s)
-            elif batch is None:
+            elif batch is None and not searching:
                 wait_s = next_slices_s - time.monotonic() if fresh else _IDLE_TICK_S
                 self._board.sleep(min(max(wait_s, 0.002), _IDLE_TICK_S))
             self._tell(intake, armed)
@@ -123,6 +126,8 @@ class Streaming:
             self._board.notices.clear_alarm("ReconStatus")
         if self._board.memory.note:
             parts.append(self._board.memory.note)
+        if self._centering.searching:
+            parts.append("looking for the centre")
         if intake.connected.get("tomoscan") is False:
             parts.append("tomoScan does not answer: FrameType may be old")
         parts += [part for part in (self._watch(intake), self._clipped) if part]
