@@ -23,7 +23,7 @@ from tomostream_ioc.recon.slice_sums import SliceSums
 __all__ = ["OrthoEngine", "pinned_empty", "resolve_device", "warm_up"]
 
 #: pixels that are filtered between two heartbeats
-_PIXELS_AT_ONCE = 1 << 26
+_PIXELS_AT_ONCE = {"cpu": 1 << 26, "cuda": 1 << 30}
 #: what the ring of filtered frames was filtered with: filter, dezinger, version of the fields
 _FilterKey = tuple[str, int, int]
 
@@ -34,8 +34,8 @@ class OrthoEngine:
     One thread at a time may use it. ``dtype`` is the detector's pixel type and ``device`` auto,
     cpu, cuda or cuda:k. ``heartbeat`` is called at least about twice a second during long work
     and may raise: the call ends with that exception and the work is done again by the next
-    `reconstruct`. ``library`` and ``compute`` choose the arithmetic, for tests: auto, numba, torch;
-    float32, float64.
+    `reconstruct`. ``library`` and ``compute`` choose the arithmetic, for tests: auto, numba, torch,
+    triton; float32, float64.
 
     Raises ValueError: ``dtype`` is no pixel type. ConfigError: no such device. ArmingError: not
     enough memory, with the bytes needed and free.
@@ -61,10 +61,12 @@ class OrthoEngine:
         self._heartbeat = heartbeat or (lambda: None)
         n_spare = memory.spare_frames(geometry)
         frame_pixels = geometry.n_rows * geometry.n_cols
-        self._frames_at_once = min(n_spare, max(1, _PIXELS_AT_ONCE // frame_pixels))
+        device = resolve_device(device)
+        at_once = _PIXELS_AT_ONCE[torch.device(device).type]
+        self._frames_at_once = min(n_spare, max(1, at_once // frame_pixels))
         # first, as it refuses what does not fit into memory
         self._backend = make_backend(
-            geometry, self._dtype, resolve_device(device), geometry.n_angles + n_spare,
+            geometry, self._dtype, device, geometry.n_angles + n_spare,
             library, compute, self._heartbeat, n_threads,
         )  # fmt: skip
         self._ring = Ring(geometry.n_angles, n_spare)
@@ -137,10 +139,13 @@ class OrthoEngine:
         if not self._fields.ready:
             self._fields.stand_in(frames)
         size = self._frames_at_once
-        for i in range(0, len(slots), size):
-            part = slice(i, i + size)
-            self._heartbeat()
-            self._push_some(frames[part], theta_rad[part], slots[part])
+        try:
+            for i in range(0, len(slots), size):
+                part = slice(i, i + size)
+                self._heartbeat()
+                self._push_some(frames[part], theta_rad[part], slots[part])
+        finally:
+            self._chain.taken()
 
     def reconstruct(self, params: ReconParams) -> Slices:
         """The three slices of what is in the ring, float32, the caller's own.
@@ -172,8 +177,8 @@ class OrthoEngine:
         self._ring.clear()
         self._chain.release()
         self._backend.projector.release()
-        self._backend.close()
         self._sums.release()
+        self._backend.close()
 
     def _push_some(self, frames: np.ndarray, theta_rad: np.ndarray, slots: np.ndarray) -> None:
         """At most n_spare frames, all slots different."""
