@@ -1,4 +1,4 @@
-"""The GPU backend where there is a GPU: at real sizes, and what only streams and graphs can spoil."""
+"""The GPU backend where there is a GPU: real sizes, and what only streams and graphs can spoil."""
 
 import importlib.util
 from typing import Any

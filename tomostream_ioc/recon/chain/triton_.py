@@ -74,6 +74,7 @@ class TritonFilterChain(TorchFilterChain):
                 self._copied, self._read = torch.cuda.Event(), torch.cuda.Event()
                 self._read_before = torch.cuda.Event()
         self._reading = np.empty(0, np.int64)
+        self._held: list[torch.Tensor] = []  # frames on their way
         self._half = 0
 
     def store_raw(self, frames: np.ndarray, slots: np.ndarray) -> None:
@@ -83,6 +84,7 @@ class TritonFilterChain(TorchFilterChain):
             super().store_raw(frames, slots)
             return
         batch = torch.from_numpy(signed_view(_writeable(frames)))  # (k, n_rows, n_cols)
+        self._held.append(batch)
         with on_device(self._device), torch.cuda.stream(self._copies):
             # the last batch may still be read while this one is copied to other slots
             overlap = np.isin(slots, self._reading).any()
@@ -97,6 +99,7 @@ class TritonFilterChain(TorchFilterChain):
     def taken(self) -> None:
         if self._cuda:
             self._copied.synchronize()
+        self._held.clear()
 
     def set_fields(self, fields: Normalisation) -> None:
         with on_device(self._device):

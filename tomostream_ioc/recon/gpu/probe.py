@@ -18,6 +18,8 @@ def is_interpreted() -> bool:
 def why_not(device: str) -> str | None:
     """None if kernels can be compiled for this GPU and run on it, else the reason."""
     try:
+        from triton.errors import TritonError
+
         from tomostream_ioc.recon.gpu import filter as kernels
     except ImportError as error:
         return str(error)
@@ -28,6 +30,6 @@ def why_not(device: str) -> str | None:
             kernels.multiply[1, 1](spectrum, response, 1, 16, 1, 32, num_warps=1)
         right = torch.equal(spectrum[0, :, 1], response)
     # what Triton raises without a C compiler or the headers of Python, or for an unknown GPU
-    except (RuntimeError, OSError, ValueError, subprocess.SubprocessError) as error:
+    except (TritonError, RuntimeError, OSError, ValueError, subprocess.SubprocessError) as error:
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return None if right else "its kernels give wrong numbers on this GPU"
