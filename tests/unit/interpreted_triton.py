@@ -316,3 +316,21 @@ def test_engine_follows_the_stream_as_torch_does():
     assert worst(shown, same.reconstruct(tilted)) < 5e-5
     assert worst(shown, exact.reconstruct(tilted)) < 3e-4
     engine.release()
+
+
+def test_push_waits_for_its_frames_also_when_it_fails(monkeypatch):
+    theta, slots = half_turn(N_ANGLES), np.arange(N_ANGLES)
+    engine = small_engine(library="triton")
+    waits = []
+    monkeypatch.setattr(engine._chain, "taken", lambda: waits.append(1))
+    engine.push(PHANTOM.raw(theta, 10.2), theta, slots)
+    assert len(waits) == 1
+    engine.reconstruct(PARAMS)
+
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(engine._chain, "filter", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        engine.push(PHANTOM.raw(theta[:2], 10.2), theta[:2], slots[:2])
+    assert len(waits) == 2

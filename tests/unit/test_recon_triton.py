@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tomostream_ioc.recon.engine import OrthoEngine
+from tomostream_ioc.recon.geometry import ScanGeometry
+from tomostream_ioc.recon.gpu.probe import is_interpreted, why_not
+
 CASES = Path(__file__).with_name("interpreted_triton.py")
 
 
@@ -30,3 +34,12 @@ def test_kernels_and_engine_interpreted():
     assert child.returncode == 0, child.stdout + child.stderr
     assert " passed" in child.stdout
     assert "skipped" not in child.stdout
+
+
+@pytest.mark.skipif(is_interpreted(), reason="kernels are interpreted here")
+def test_a_device_that_triton_cannot_compile_for_is_refused_with_the_reason():
+    assert why_not("cpu")
+    with pytest.raises(ValueError, match="on a GPU, in float32"):
+        OrthoEngine(ScanGeometry(4, 4, 4), device="cpu", library="triton")
+    with pytest.raises(ValueError, match="numba, torch or triton"):
+        OrthoEngine(ScanGeometry(4, 4, 4), device="cpu", library="cupy")
