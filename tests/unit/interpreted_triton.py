@@ -265,6 +265,19 @@ def test_new_fields_replace_the_old_ones():
     assert_filtered(ring[PLACES], exact[PLACES])
 
 
+def test_warming_up_leaves_only_the_ring_changed():
+    triton, torch_, ring, exact = chains("uint16", 3, 14)
+    fields = Fields(ScanGeometry(5, 3, 14), np.dtype("float32"))
+    fields.set_flat(np.full((3, 14), 65000.0))
+    triton.warm_up()
+    for chain in (triton, torch_):
+        chain.set_fields(fields.normalisation())
+        chain.set_filter("Parzen")
+        chain.filter(SLOTS, PLACES)
+    assert_filtered(ring[PLACES], exact[PLACES])
+    projectors(3, 14)[1].warm_up()
+
+
 PHANTOM = Phantom(22, 5)
 N_ANGLES = 12
 PARAMS = middle(PHANTOM, center=10.2)

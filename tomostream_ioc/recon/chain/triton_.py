@@ -10,7 +10,8 @@ import torch
 from tomostream_ioc.recon.chain.torch_ import TorchFilterChain, signed_view
 from tomostream_ioc.recon.geometry import ScanGeometry
 from tomostream_ioc.recon.gpu import filter as kernels
-from tomostream_ioc.recon.gpu.queue import Numbers, Replay, on_device
+from tomostream_ioc.recon.gpu.queue import RECORD_AT, Numbers, Replay, on_device
+from tomostream_ioc.recon.memory import spare_frames
 from tomostream_ioc.recon.preprocess import Normalisation
 
 #: frames filtered by one call of `TritonFilterChain._filter_some`
@@ -230,17 +231,17 @@ class TritonFilterChain(TorchFilterChain):
         )  # fmt: skip
 
     def warm_up(self) -> None:
-        """Compile the kernels for this geometry and plan the transforms."""
+        """Compile the kernels for this geometry, plan the transforms, record the usual batch."""
         shape = (self._geometry.n_rows, self._geometry.n_cols)
         wide = self._dtype.itemsize > 2 and self._dtype != np.float32
         zero = np.zeros(shape, np.float64 if wide else np.float32)
         none = np.empty(0, np.int64)
+        batch = np.zeros(spare_frames(self._geometry), np.int64)
         self.set_filter("Ramp")
-        for n_bad in (1, 0):
+        for n_bad in (1, 0):  # with bad pixels, and without
             self.set_fields(Normalisation(zero, zero + 1, none, none, none, n_bad))
-            for k in {len(self._values), 1}:
-                self.filter(np.zeros(k, np.int64), np.zeros(k, np.int64))
-        self._replay.clear()
+            for _ in range(RECORD_AT):
+                self.filter(batch, batch)
 
     def release(self) -> None:
         if self._cuda:

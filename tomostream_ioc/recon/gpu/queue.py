@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 #: uploads that may wait; one more waits for the first
 _DEPTH = 8
 #: the same work is recorded when it comes this often, and so many works are kept
-_RECORD_AT = 3
+RECORD_AT = 3
 _MOST_GRAPHS = 8
 
 
@@ -80,7 +80,7 @@ class Replay:
         work()  # compiles and plans what can't be done while recording
         if self._enabled and len(self._graphs) < _MOST_GRAPHS:
             self._runs[key] += 1
-            if self._runs[key] >= _RECORD_AT:
+            if self._runs[key] >= RECORD_AT:
                 self._record(key, work)
 
     def clear(self) -> None:
