@@ -14,6 +14,8 @@ from tomostream_ioc.errors import ConfigError
 from tomostream_ioc.recon.backproject import BackProjector
 from tomostream_ioc.recon.chain import FilterChain
 from tomostream_ioc.recon.geometry import ScanGeometry
+from tomostream_ioc.recon.gpu.probe import is_interpreted
+from tomostream_ioc.recon.gpu.probe import why_not as triton_missing
 from tomostream_ioc.recon.memory import Plan, Policy, column_rows
 
 #: raw frames (n_angles, n_rows, n_cols) in the memory of a backend's library
@@ -72,15 +74,25 @@ def make_backend(
     n_threads: int | None,
     raw: RawFrames = None,
 ) -> Backend:
-    """``library`` auto, numba or torch; ``compute`` float32, or float64 (torch only).
+    """``library`` auto, numba, torch or triton; ``compute`` float32, or float64 (torch only).
 
-    ``raw`` are the raw frames of a backend before, if there was one.
-    Memory that is not there is an exception of the library: memory.is_out_of_memory.
+    auto takes numba on the CPU and triton on a GPU where it can be used. ``raw`` are the raw frames
+    of a backend before, if there was one. Memory that is not there is an exception of the library:
+    memory.is_out_of_memory.
     """
-    if library not in ("auto", "numba", "torch"):
-        raise ValueError(f"library {library!r} does not exist: use auto, numba or torch")
-    if library == "auto":
+    if library not in ("auto", "numba", "torch", "triton"):
+        raise ValueError(f"library {library!r} does not exist: use auto, numba, torch or triton")
+    note = ""
+    if library == "auto" and compute == "float32" and device != "cpu":
+        reason = triton_missing(device)
+        library = "torch" if reason else "triton"
+        note = f" (not by triton: {reason})" if reason else ""
+    elif library == "auto":
         library = "numba" if device == "cpu" and compute == "float32" else "torch"
+    if library == "triton":
+        if compute != "float32" or (device == "cpu" and not is_interpreted()):
+            raise ValueError("triton computes on a GPU, in float32")
+        return _triton_backend(geometry, dtype, device, plan, raw)
     if library == "numba":
         if device != "cpu" or compute != "float32":
             raise ValueError("numba computes on the CPU, in float32")
@@ -88,7 +100,7 @@ def make_backend(
 
         if has_half_precision():
             return _numba_backend(geometry, dtype, plan, heartbeat, n_threads, raw)
-    return _torch_backend(geometry, dtype, device, plan, compute, raw)
+    return _torch_backend(geometry, dtype, device, plan, compute, raw, note)
 
 
 def _numba_backend(
@@ -134,6 +146,7 @@ def _torch_backend(
     plan: Plan,
     compute: str,
     raw: RawFrames,
+    note: str,
 ) -> Backend:
     from tomostream_ioc.recon.backproject.torch_ import TorchBackProjector
     from tomostream_ioc.recon.chain.torch_ import TorchFilterChain
@@ -143,15 +156,39 @@ def _torch_backend(
     raw = _torch_raw(geometry, dtype, device, plan, raw)
     shape = (plan.n_places, geometry.n_cols, geometry.n_rows)
     ring = torch.empty(shape, dtype=ring_dtype, device=device)
-    place = "on the GPU" if plan.raw_on != "cpu" else "in pinned memory of the host"
-    where = f"raw frames {place if device != 'cpu' else 'in memory'}"
     return Backend(
         TorchFilterChain(geometry, raw, ring, dtype, compute_dtype),
         TorchBackProjector(geometry, ring, compute_dtype),
-        f"{device}, {_kept(plan, where)}",
+        f"{device}{note}, {_raw_place(device, plan)}",
         lambda: None,
         raw,
     )
+
+
+def _triton_backend(
+    geometry: ScanGeometry, dtype: np.dtype, device: str, plan: Plan, raw: RawFrames
+) -> Backend:
+    from tomostream_ioc.recon.backproject.triton_ import TritonBackProjector
+    from tomostream_ioc.recon.chain.triton_ import TritonFilterChain
+
+    raw = _torch_raw(geometry, dtype, device, plan, raw)
+    # columns of the ring begin at multiples of 32 bytes, so that they are read 16 bytes at a time
+    pitch = -(-geometry.n_rows // 16) * 16
+    shape = (plan.n_places, geometry.n_cols, pitch)
+    ring = torch.empty(shape, dtype=torch.float16, device=device)[..., : geometry.n_rows]
+    chain = TritonFilterChain(geometry, raw, ring, dtype)
+    projector = TritonBackProjector(geometry, ring)
+    if device != "cpu":  # now, and not while frames come
+        chain.warm_up()
+        projector.warm_up()
+    where = f"{device} by triton, {_raw_place(device, plan)}"
+    return Backend(chain, projector, where, lambda: None, raw)
+
+
+def _raw_place(device: str, plan: Plan) -> str:
+    """Where the raw frames are, for the user."""
+    place = "on the GPU" if plan.raw_on != "cpu" else "in pinned memory of the host"
+    return _kept(plan, f"raw frames {place if device != 'cpu' else 'in memory'}")
 
 
 def _torch_raw(

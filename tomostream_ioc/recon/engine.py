@@ -33,7 +33,7 @@ from tomostream_ioc.recon.slice_sums import SliceSums
 __all__ = ["OrthoEngine", "pinned_empty", "resolve_device", "warm_up"]
 
 #: pixels that are filtered between two heartbeats
-_PIXELS_AT_ONCE = 1 << 26
+_PIXELS_AT_ONCE = {"cpu": 1 << 27, "cuda": 1 << 30}
 #: what the ring was filtered with: filter, dezinger, version of the fields, phase retrieval
 _FilterKey = tuple[str, int, int, PhaseFilter | None]
 _Result = TypeVar("_Result")
@@ -45,8 +45,8 @@ class OrthoEngine:
     One thread at a time may use it. ``dtype`` is the detector's pixel type and ``device`` auto,
     cpu, cuda or cuda:k. ``heartbeat`` is called at least about twice a second during long work
     and may raise: the call ends with that exception and the work is done again by the next
-    `reconstruct`. ``library`` and ``compute`` choose the arithmetic, for tests: auto, numba, torch;
-    float32, float64.
+    `reconstruct`. ``library`` and ``compute`` choose the arithmetic, for tests: auto, numba, torch,
+    triton; float32, float64.
 
     What lives where is decided from the sizes and the memory that is free, at most
     ``memory_limit`` bytes on the device that computes: see recon.memory.Policy, of which
@@ -78,8 +78,9 @@ class OrthoEngine:
         self._heartbeat = heartbeat or (lambda: None)
         n_spare = memory.spare_frames(geometry)
         frame_pixels = geometry.n_rows * geometry.n_cols
-        self._frames_at_once = min(n_spare, max(1, _PIXELS_AT_ONCE // frame_pixels))
-        device = resolve_device(device)
+        self._device = device = resolve_device(device)
+        at_once = _PIXELS_AT_ONCE[torch.device(device).type]
+        self._frames_at_once = min(n_spare, max(1, at_once // frame_pixels))
         ring_itemsize = 8 if compute == "float64" else 2
         self._policies = MemoryPolicies(
             geometry, self._dtype, device, ring_itemsize, memory_limit, policy
@@ -162,10 +163,13 @@ class OrthoEngine:
         if not self._fields.ready:
             self._fields.stand_in(frames)
         size = self._filtered.frames_at_once
-        for i in range(0, len(slots), size):
-            part = slice(i, i + size)
-            self._heartbeat()
-            self._push_some(frames[part], theta_rad[part], slots[part])
+        try:
+            for i in range(0, len(slots), size):
+                part = slice(i, i + size)
+                self._heartbeat()
+                self._push_some(frames[part], theta_rad[part], slots[part])
+        finally:
+            self._chain.taken()
 
     def reconstruct(self, params: ReconParams) -> Slices:
         """The three slices of what is in the ring, float32, the caller's own.
@@ -232,6 +236,7 @@ class OrthoEngine:
         self._corrections.clear()
         self._backend.release()
         self._sums.release()
+        memory.give_back_unused(self._device)
 
     def _use(self, plan: memory.Plan, raw: RawFrames) -> None:
         """Go by this plan, with the raw frames of the one before; none are filtered yet."""

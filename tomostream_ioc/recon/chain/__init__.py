@@ -18,7 +18,11 @@ class FilterChain(Protocol):
     """Owns the raw frames and fills the ring of filtered ones, which a BackProjector reads."""
 
     def store_raw(self, frames: np.ndarray, slots: np.ndarray) -> None:
-        """Copy raw frames (k, n_rows, n_cols) into their slots (k,)."""
+        """Copy raw frames (k, n_rows, n_cols) into their slots (k,); see `taken`."""
+        ...
+
+    def taken(self) -> None:
+        """Wait until the caller of `store_raw` may overwrite its frames."""
         ...
 
     def set_fields(self, fields: Normalisation) -> None: ...

@@ -46,6 +46,9 @@ class NumbaFilterChain:
         pairs = list(zip(frames, slots.tolist(), strict=True))
         self._workers.map(copy, pairs, interruptible=False)  # half a frame would be no frame
 
+    def taken(self) -> None:
+        """`store_raw` has waited."""
+
     def set_fields(self, fields: Normalisation) -> None:
         self._fields = fields
         self._runs = (fields.runs_by_row(), fields.run_first, fields.run_end)

@@ -80,6 +80,9 @@ class TorchFilterChain:
         for pixels, slot in zip(batch, slots.tolist(), strict=True):
             self._raw[slot].copy_(pixels)
 
+    def taken(self) -> None:
+        """`store_raw` has waited."""
+
     def set_fields(self, fields: Normalisation) -> None:
         self._offset = torch.from_numpy(fields.offset).to(self._device)
         self._gain = torch.from_numpy(fields.gain).to(self._device)
