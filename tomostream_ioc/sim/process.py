@@ -21,7 +21,7 @@ from tomostream_ioc.sim.detector import Detector
 from tomostream_ioc.sim.faults import FaultPlan
 from tomostream_ioc.sim.phantom import default_phantom
 from tomostream_ioc.sim.records import Records
-from tomostream_ioc.sim.scan_file import ScanFile
+from tomostream_ioc.scan_file import ScanFile
 from tomostream_ioc.sim.source import FileSource, FrameSource, PhantomSource
 from tomostream_ioc.sim.stream import Stream
 
