@@ -31,15 +31,15 @@ def _from_above(axis: Axes) -> None:
     along_x, along_y = np.array([cos, sin]), np.array([-sin, cos])
     axis.add_patch(Circle((0, 0), 1.0, facecolor="#dce6f2", edgecolor="#4a6fa5"))
     for direction, name in ((along_x, "x"), (along_y, "y")):
-        axis.annotate("", 1.35 * direction, (0, 0), arrowprops={"arrowstyle": "->"})
-        axis.text(*(1.45 * direction), name, ha="center", va="center")
+        _arrow(axis, np.zeros(2), 1.35 * direction)
+        axis.text(1.45 * direction[0], 1.45 * direction[1], name, ha="center", va="center")
     point = 0.75 * along_x - 0.3 * along_y
     axis.plot(*point, "o", color="#c0392b", ms=6)
     axis.text(point[0] + 0.06, point[1] + 0.06, "(x, y)", color="#c0392b")
     axis.plot([point[0], point[0]], [point[1], -1.6], "--", color="#c0392b", lw=1)
     axis.plot([0, 0], [0, -1.6], ":", color="black", lw=1)
     for u in np.linspace(-1.2, 1.2, 7):
-        axis.annotate("", (u, 1.45), (u, 1.9), arrowprops={"arrowstyle": "->", "color": "#d4a017"})
+        _arrow(axis, np.array([u, 1.9]), np.array([u, 1.45]), "#d4a017")
     axis.text(1.35, 1.65, "beam", color="#9a7410", va="center")
     axis.add_patch(Rectangle((-1.5, -1.75), 3.0, 0.15, facecolor="#555555"))
     axis.text(0, -1.95, "center", ha="center", va="center")
@@ -64,7 +64,9 @@ def _planes(axis: Axes) -> None:
     def plane(corners: list[tuple[float, float, float]], colour: str, name: str) -> None:
         outline = np.array([corner(*c) for c in corners])
         axis.fill(*outline.T, facecolor=colour, edgecolor=colour, alpha=0.35, lw=1.5)
-        axis.text(*outline[0], name, color=colour, ha="right", va="bottom", fontsize=10)
+        axis.text(
+            outline[0, 0], outline[0, 1], name, color=colour, ha="right", va="bottom", fontsize=10
+        )
 
     plane([(-1, -1, 0.1), (1, -1, 0.1), (1, 1, 0.1), (-1, 1, 0.1)], "#c0392b", "z slice (y, x)")
     plane([(-1, 0.2, -1), (1, 0.2, -1), (1, 0.2, 1), (-1, 0.2, 1)], "#2e7d32", "y slice (z, x)")
@@ -78,8 +80,9 @@ def _planes(axis: Axes) -> None:
         ((0.0, -0.4), "z, detector row"),
     ):
         tip = start + np.array(direction)
-        axis.annotate("", tip, start, arrowprops={"arrowstyle": "->"})
-        axis.text(*(tip + 0.15 * np.array(direction)), name, ha="left", va="center", fontsize=9)
+        _arrow(axis, start, tip)
+        place = tip + 0.15 * np.array(direction)
+        axis.text(place[0], place[1], name, ha="left", va="center", fontsize=9)
     axis.set_title("the three planes")
     _bare(axis, (-2.5, 2.5), (-2.15, 2.05))
 
@@ -103,6 +106,11 @@ def filters() -> Figure:
     right.axhline(0, color="black", lw=0.5)
     left.legend()
     return figure
+
+
+def _arrow(axis: Axes, start: np.ndarray, tip: np.ndarray, colour: str = "black") -> None:
+    style = {"arrowstyle": "->", "color": colour}
+    axis.annotate("", (tip[0], tip[1]), (start[0], start[1]), arrowprops=style)
 
 
 def _bare(axis: Axes, x_limits: tuple[float, float], y_limits: tuple[float, float]) -> None:

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 from test_recon_phantom import Phantom, engine_for, half_turn, middle
+
 from tomostream_ioc.errors import ConfigError
 from tomostream_ioc.offline.cli import main
 from tomostream_ioc.offline.job import FileReconstruction
@@ -45,8 +46,16 @@ def truth(phantom):
 
 
 def read(path):
+    """The slices in a .h5 file by axis, and how they were made."""
+    images = {}
+
+    def take(name, item):
+        if isinstance(item, h5py.Dataset):
+            images[name] = np.array(item)
+
     with h5py.File(path) as file:
-        return {axis: file[f"slices/{axis}"][()] for axis in file["slices"]}, dict(file.attrs)
+        file.visititems(lambda name, item: take(name.removeprefix("slices/"), item))
+        return images, dict(file.attrs)
 
 
 def test_slices_of_a_file_are_those_of_the_engine(scan_path, truth, tmp_path):

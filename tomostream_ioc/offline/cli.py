@@ -29,7 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tomostream_ioc.recon",
         description="Reconstruct slices of a scan file (DXfile) by the engine of the live stream.",
-        epilog="Example: python -m tomostream_ioc.recon scan.h5 --center auto --slice z=67 -o z.png",
+        epilog="Example: python -m tomostream_ioc.recon scan.h5 --slice z=67 -o z.png",
         allow_abbrev=False,
     )
     parser.add_argument("scan", type=Path, help="DXfile with exchange/data, data_dark, ...")
@@ -109,7 +109,7 @@ def _run(args: argparse.Namespace) -> None:
         save(args.output, slices, args.scan)
         _tell(
             args,
-            f"{len(wanted)} slices of {n_cols} x {n_rows} pixels and {scan.n_projections} angles in "
+            f"{len(wanted)} slices from {scan.n_projections} projections of {n_cols} x {n_rows} in "
             f"{time.monotonic() - began_s:.1f} s: {args.output}",
         )
     finally:
