@@ -1,6 +1,6 @@
 """Frames/s without a lost frame through the whole IOC, beside a bare p4p monitor; latency.
 
-    python tests/bench/bench_ioc.py [--sizes 512x512 1024x1024 2048x2448] [--runs 3]
+    python tests/bench/bench_ioc.py [--sizes 512x512 1024x1024 2048x2448] [--runs 3] [--binning 2]
 
 A pvapy process sends bursts of u16 frames at rates that are doubled, then bisected; the highest
 rate at which no frame was missed or dropped counts. The bare monitor, which only counts, is
@@ -149,7 +149,9 @@ def latency(ioc: Ioc, detector: Detector, hz: float) -> tuple[float, float]:
     return statistics.median(delays), delays[int(0.99 * (len(delays) - 1))]
 
 
-def measure(rows: int, cols: int, latency_hz: float, folder: Path) -> dict[str, float]:
+def measure(
+    rows: int, cols: int, latency_hz: float, binning: str, folder: Path
+) -> dict[str, float]:
     ports = ServerPorts()
     frame_mb = rows * cols * 2 / 1e6
     start_hz = max(100.0 / frame_mb, 10.0)
@@ -166,6 +168,7 @@ def measure(rows: int, cols: int, latency_hz: float, folder: Path) -> dict[str, 
         ioc = Ioc(folder, *options.split(), reach=(ports,))
         try:
             ioc.expect("Ready")
+            ioc.put("StreamBinning", f"{binning}x", wait=True)
             detector.do("dark value=0")
             detector.do("flat value=60000")
             detector.do(f"theta {40 * ANGLES} step={180 / ANGLES}")
@@ -187,13 +190,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", nargs="+", default=["512x512", "1024x1024", "2048x2448"])
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--binning", choices=["1", "2", "4"], default="1", help="StreamBinning")
     arguments = parser.parse_args()
     print("| rows x cols | IOC frames/s | GB/s | bare monitor frames/s | ratio | p50 ms | p99 ms |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for size in arguments.sizes:
         rows, cols = (int(part) for part in size.split("x"))
         with tempfile.TemporaryDirectory() as folder:
-            runs = [measure(rows, cols, 100.0, Path(folder)) for _ in range(arguments.runs)]
+            runs = [
+                measure(rows, cols, 100.0, arguments.binning, Path(folder))
+                for _ in range(arguments.runs)
+            ]
         median = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
         ratio = statistics.median(run["ioc"] / max(run["bare"], 1e-9) for run in runs)
         print(

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from tomostream_ioc.model.binning import check_binning
 from tomostream_ioc.model.control import ChannelNames, RunListener, RunStatus
 from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.state import RunState
@@ -18,6 +19,7 @@ class FakeRun:
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
         self.shown = RunStatus()
+        self.rebinned: ReconParams | None = None  # what set_binning() answers
         self.alive = True
         self.ends_on_abort = True
         self.fails_at_once = ""
@@ -48,6 +50,11 @@ class FakeRun:
 
     def set_params(self, params: ReconParams) -> None:
         self.calls.append(("set_params", params))
+
+    def set_binning(self, binning: int) -> ReconParams | None:
+        check_binning(binning)
+        self.calls.append(("set_binning", binning))
+        return self.rebinned
 
     def set_output(self, channel: str) -> None:
         self.calls.append(("set_output", channel))

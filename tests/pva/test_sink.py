@@ -28,7 +28,7 @@ from tomostream_ioc.model.slices import SliceMeta, Slices
 
 N, N_ROWS = 20, 12
 PARAMS = ReconParams(center=9.5, ortho_x=7, ortho_y=13, ortho_z=4, rot_y_deg=1.5)
-META = SliceMeta(PARAMS, 41, 12, 0.0, 1.7e9 + 0.25, 30, 180)
+META = SliceMeta(PARAMS, 41, 12, 0.0, 1.7e9 + 0.25, 30, 180, 2)
 
 
 def slices(level: float = 0.0, n: int = N, n_rows: int = N_ROWS) -> Slices:
@@ -135,7 +135,7 @@ def test_image_says_what_viewers_and_users_ask(make: Callable[..., PvaSink], cli
     assert [attributes[f"Rot{axis}"] for axis in "XYZ"] == [0, 1.5, 0]
     assert attributes["FilterType"] == "Parzen"
     assert (attributes["NewestId"], attributes["OldestId"]) == (41, 12)
-    assert attributes["NumAngles"] == 30
+    assert (attributes["NumAngles"], attributes["Binning"]) == (30, 2)
     assert abs(first["time"]["secondsPastEpoch"] - time.time()) < 5
     sink.publish(slices(), META)
     posted(sink)

@@ -124,7 +124,10 @@ def test_a_file_of_a_c_ioc_is_restored(tmp_path: Path, group: TomoStreamGroup) -
     assert {name: ours[name] for name in theirs} == theirs
     assert (
         ours.keys() - theirs.keys()
-        == {f"{PREFIX}{name}" for name in ("CameraPVPrefix", "Crosshair", "RoiPluginPVPrefix")}
+        == {
+            f"{PREFIX}{name}"
+            for name in ("CameraPVPrefix", "Crosshair", "RoiPluginPVPrefix", "StreamBinning")
+        }
         - theirs.keys()
     )
 

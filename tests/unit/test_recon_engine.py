@@ -4,10 +4,12 @@ import threading
 
 import numpy as np
 import pytest
-from test_recon_phantom import Phantom, engine_for, half_turn, middle, worst
+import test_recon_phantom
+from test_recon_phantom import Phantom, half_turn, middle, worst
 
 from tomostream_ioc.errors import EngineError, FieldError
 from tomostream_ioc.recon.engine import OrthoEngine
+from tomostream_ioc.recon.filtered import ChunkedFrames
 from tomostream_ioc.recon.geometry import ScanGeometry
 
 N_ANGLES = 48
@@ -20,9 +22,23 @@ OTHER = Phantom(64, 24, scale=0.6).raw(THETA + 180.0, 31.0)
 PARAMS = middle(PHANTOM, center=31.0)
 
 
-@pytest.fixture(params=["numba", "torch"])
+#: blocks of the chunked policy, so small that these few frames are several
+CHUNK = 7
+
+
+@pytest.fixture(params=["numba", "torch", "numba, chunked", "torch, chunked"])
 def library(request):
+    """What computes, and by which memory policy: see `engine_for`."""
     return request.param
+
+
+def engine_for(*arguments, library="numba", **options):
+    library, _, policy = library.partition(", ")
+    policy = policy or "all on device"
+    engine = test_recon_phantom.engine_for(*arguments, library=library, policy=policy, **options)
+    if isinstance(engine._filtered, ChunkedFrames):
+        engine._filtered.n_places = CHUNK
+    return engine
 
 
 def full_engine(raw=RAW, theta=THETA, **options):
@@ -256,7 +272,7 @@ def test_cancelled_work_is_done_again(library, work):
     for stop_at in range(1, 12):
         heartbeat = Heartbeat()
         engine = engine_for(PHANTOM, N_ANGLES, library=library, heartbeat=heartbeat)
-        engine._frames_at_once = 10
+        engine._filtered.frames_at_once = 10
         engine.push(RAW, THETA, SLOTS)
         if work != "first":
             engine.reconstruct(PARAMS)

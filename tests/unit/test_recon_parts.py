@@ -45,7 +45,7 @@ def test_memory_is_counted_and_refused_when_it_is_not_there(monkeypatch):
     rings = 2 * 2 * 1500 * 2048 * 2448
     assert rings < needed < 1.05 * rings
     monkeypatch.setattr(memory, "free_host_bytes", lambda: 1 << 30)
-    with pytest.raises(ArmingError, match=r"28\.\d GiB of memory, 1\.0 GiB are free"):
+    with pytest.raises(ArmingError, match=r"14\.\d GiB of memory, 1\.0 GiB are free"):
         OrthoEngine(geometry, "uint16", "cpu")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tomostream_ioc.errors import ArmingError, FieldError, ParameterError
-from tomostream_ioc.model.control import ChannelNames, Severity
+from tomostream_ioc.model.control import ChannelNames, MemoryUse, Severity
 from tomostream_ioc.model.frame import Frame
 from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.slices import Slices
@@ -107,6 +107,7 @@ class FakeEngine:
         self.fail = None
         self.released = False
         self.bad_pixels = 0
+        self.memory = MemoryUse("all on device", 1 << 20)
 
     @property
     def n_filled(self):

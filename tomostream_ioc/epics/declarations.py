@@ -114,11 +114,19 @@ class TomoStreamRecords(PVGroup):
     pixel_size = declare(
         Ao,
         "PixelSize",
-        "Pixel at the sample (phase retrieval)",
+        "Unbinned pixel at the sample (phase)",
         unit="um",
         PREC=3,
         LOPR=1e-5,
         HOPR=100,
+    )
+
+    stream_binning = declare(
+        Mbbo,
+        "StreamBinning",
+        "Binning of the frames on arrival",
+        value=0,
+        states=((1, "1x"), (2, "2x"), (4, "4x")),
     )
 
     # --- status ---------------------------------------------------------------------------

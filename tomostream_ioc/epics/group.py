@@ -76,6 +76,7 @@ class TomoStreamGroup(TomoStreamRecords):
             "status": self._put_status,
             "recon_pva": self._put_recon_pva,
             "crosshair": self._put_crosshair,
+            "stream_binning": self._put_stream_binning,
             "lens_change_sync": self._put_lens_change_sync,
         }
         _check_names(prefix, macros)
@@ -172,6 +173,16 @@ class TomoStreamGroup(TomoStreamRecords):
     async def _put_crosshair(self, instance: Record, value: int) -> None:
         self.control.set_crosshair(bool(value))
 
+    async def _put_stream_binning(self, instance: Record, value: int) -> None:
+        """Center and the slices stay where they are in the sample, whether a run is on or not."""
+        try:
+            params = self.control.set_binning(self.stream_binning.state(value)[0])
+        except ParameterError as error:
+            raise PutError(str(error)) from error
+        if params is not None:
+            await self.reporter.on_params_changed(params)
+            self.control.set_params(self.params())  # what was put in between holds
+
     async def start_run(self) -> None:
         """As StartRecon = 1 by a client; does not wait for the end."""
         self._start()
@@ -194,6 +205,8 @@ class TomoStreamGroup(TomoStreamRecords):
     async def _open(self, async_lib: Any) -> None:
         """Tell the run how the records stand, then start the tasks."""
         self.control.set_listener(self)
+        # before the parameters: they were saved with it, and must not be scaled
+        self.control.set_binning(self.stream_binning.state(self.stream_binning.value)[0])
         self.control.set_params(self.params())
         if self.recon_pva.value.strip():
             self.control.set_output(self.recon_pva.value)

@@ -123,4 +123,5 @@ def _attributes(meta: SliceMeta) -> dict[str, tuple[str, object]]:
         NewestId=("l", meta.newest_id),
         OldestId=("l", meta.oldest_id),
         NumAngles=("i", meta.n_angles),
+        Binning=("i", meta.binning),
     )

@@ -54,6 +54,15 @@ class ChannelNames:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """What an engine keeps where."""
+
+    policy: str = ""  # all on device, raw on host or chunked
+    n_bytes: int = 0  # set aside on the device that computes
+    note: str = ""  # for ReconStatus; '' with the first policy
+
+
+@dataclass(frozen=True, slots=True)
 class RunStatus:
     """A snapshot of the run for the records, taken at most ten times a second."""
 
@@ -64,6 +73,7 @@ class RunStatus:
     buffer_size: str = "0/0"  # frames of the newest batch / capacity of the ring
     counts: FrameCounts = field(default_factory=FrameCounts)
     bad_pixels: int = 0
+    memory: MemoryUse = field(default_factory=MemoryUse)
     frame_rate_hz: float = 0.0
     recon_rate_hz: float = 0.0
     latency_s: float = 0.0  # newest frame's arrival -> its slices posted
@@ -103,6 +113,16 @@ class RunControl(Protocol):
 
     def set_params(self, params: ReconParams) -> None:
         """Take effect on the next slice, at once, also while no frame arrives."""
+        ...
+
+    def set_binning(self, binning: int) -> ReconParams | None:
+        """Bin frames on arrival by 1, 2 or 4; a run that is on arms again by itself.
+
+        Returns the parameters with axis and slices at the same place in the sample, in pixels of
+        the frame that is binned so; None when none were set yet.
+
+        Raises ParameterError: no such binning.
+        """
         ...
 
     def set_output(self, channel: str) -> None:
@@ -166,6 +186,9 @@ class Engine(Protocol):
     def has_flat(self) -> bool:
         """False while a uniform flat stands in for the one that has not come."""
         ...
+
+    @property
+    def memory(self) -> MemoryUse: ...
 
     def set_dark(self, dark: np.ndarray) -> None: ...
 

@@ -38,3 +38,4 @@ class SliceMeta:
     newest_timestamp_s: float
     n_angles: int
     capacity: int
+    binning: int = 1  # of the detector's pixels; params are in pixels of the binned frame

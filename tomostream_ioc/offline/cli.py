@@ -17,7 +17,7 @@ from tomostream_ioc.offline.job import FileReconstruction
 from tomostream_ioc.offline.output import check_output, save
 from tomostream_ioc.offline.plan import Wanted
 from tomostream_ioc.recon.engine import resolve_device
-from tomostream_ioc.recon.memory import free_host_bytes
+from tomostream_ioc.recon.memory import Budget
 from tomostream_ioc.scan_file import ScanFile
 
 #: the scan is kept in memory up to that size, else read as it is needed
@@ -92,7 +92,7 @@ def _run(args: argparse.Namespace) -> None:
     try:
         began_s = time.monotonic()
         device = resolve_device(args.device)
-        memory_bytes = int(args.memory_limit or free_host_bytes() or 1 << 30)
+        memory_bytes = Budget.now(device, args.memory_limit).on_device or _UNKNOWN_MEMORY
         job = FileReconstruction(scan, device, memory_bytes)
         n_rows, n_cols = scan.shape
         wanted = Wanted.parse(args.slices, n_rows, n_cols)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from tomostream_ioc.errors import ArmingError, ConfigError
+from tomostream_ioc.errors import ConfigError
 from tomostream_ioc.recon.backproject import BackProjector
 from tomostream_ioc.recon.chain import FilterChain
 from tomostream_ioc.recon.geometry import ScanGeometry
-from tomostream_ioc.recon.memory import raw_device
+from tomostream_ioc.recon.memory import Plan, Policy
+
+#: raw frames (n_angles, n_rows, n_cols) in the memory of a backend's library
+RawFrames = Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Backend:
     """The two halves of an engine's arithmetic; ``where`` says what lives where, for the user."""
 
@@ -23,6 +27,15 @@ class Backend:
     projector: BackProjector
     where: str
     close: Callable[[], None]
+    raw: RawFrames
+
+    def release(self) -> RawFrames:
+        """Give the memory back, all but the raw frames: a smaller backend may go on with them."""
+        raw, self.raw = self.raw, None
+        self.chain.release()
+        self.projector.release()
+        self.close()
+        return raw
 
 
 def resolve_device(device: str) -> str:
@@ -51,76 +64,104 @@ def make_backend(
     geometry: ScanGeometry,
     dtype: np.dtype,
     device: str,
-    n_places: int,
+    plan: Plan,
     library: str,
     compute: str,
     heartbeat: Callable[[], None],
     n_threads: int | None,
+    raw: RawFrames = None,
 ) -> Backend:
     """``library`` auto, numba or torch; ``compute`` float32, or float64 (torch only).
 
-    Raises ArmingError: not enough memory.
+    ``raw`` are the raw frames of a backend before, if there was one.
+    Memory that is not there is an exception of the library: memory.is_out_of_memory.
     """
     if library not in ("auto", "numba", "torch"):
         raise ValueError(f"library {library!r} does not exist: use auto, numba or torch")
     if library == "auto":
         library = "numba" if device == "cpu" and compute == "float32" else "torch"
-    try:
-        if library == "numba":
-            if device != "cpu" or compute != "float32":
-                raise ValueError("numba computes on the CPU, in float32")
-            from tomostream_ioc.recon.kernels.compile import has_half_precision
+    if library == "numba":
+        if device != "cpu" or compute != "float32":
+            raise ValueError("numba computes on the CPU, in float32")
+        from tomostream_ioc.recon.kernels.compile import has_half_precision
 
-            if has_half_precision():
-                return _numba_backend(geometry, dtype, n_places, heartbeat, n_threads)
-        return _torch_backend(geometry, dtype, device, n_places, compute)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise ArmingError(f"The ring does not fit into memory: {error}") from error
+        if has_half_precision():
+            return _numba_backend(geometry, dtype, plan, heartbeat, n_threads, raw)
+    return _torch_backend(geometry, dtype, device, plan, compute, raw)
 
 
 def _numba_backend(
     geometry: ScanGeometry,
     dtype: np.dtype,
-    n_places: int,
+    plan: Plan,
     heartbeat: Callable[[], None],
     n_threads: int | None,
+    raw: RawFrames,
 ) -> Backend:
     from tomostream_ioc.recon.backproject.numba_ import NumbaBackProjector
     from tomostream_ioc.recon.chain.numba_ import NumbaFilterChain
     from tomostream_ioc.recon.workers import Workers
 
-    raw_device(geometry, dtype, "cpu", 2)
     n_angles, n_rows, n_cols = geometry.n_angles, geometry.n_rows, geometry.n_cols
     # numpy asks for huge pages, which halves the time of the transposed stores
-    raw = np.empty((n_angles, n_rows, n_cols), dtype)
-    ring = np.empty((n_places, n_cols, n_rows), np.uint16)
+    if raw is None:
+        raw = np.empty((n_angles, n_rows, n_cols), dtype)
+    ring = np.empty((plan.n_places, n_cols, n_rows), np.uint16)
     workers = Workers(heartbeat, n_threads)
     return Backend(
         NumbaFilterChain(geometry, raw, ring, workers),
         NumbaBackProjector(geometry, ring, workers),
-        f"{workers.n_threads} CPU threads, ring in memory",
+        f"{workers.n_threads} CPU threads, {_kept(plan, 'ring in memory')}",
         workers.close,
+        raw,
     )
 
 
 def _torch_backend(
-    geometry: ScanGeometry, dtype: np.dtype, device: str, n_places: int, compute: str
+    geometry: ScanGeometry,
+    dtype: np.dtype,
+    device: str,
+    plan: Plan,
+    compute: str,
+    raw: RawFrames,
 ) -> Backend:
     from tomostream_ioc.recon.backproject.torch_ import TorchBackProjector
-    from tomostream_ioc.recon.chain.torch_ import TorchFilterChain, signed_view
+    from tomostream_ioc.recon.chain.torch_ import TorchFilterChain
 
     compute_dtype = torch.float64 if compute == "float64" else torch.float32
     ring_dtype = torch.float64 if compute == "float64" else torch.float16
-    raw_on = raw_device(geometry, dtype, device, ring_dtype.itemsize)
-    n_angles, n_rows, n_cols = geometry.n_angles, geometry.n_rows, geometry.n_cols
-    raw_dtype = torch.from_numpy(signed_view(np.empty(0, dtype))).dtype
-    pinned = raw_on == "cpu" and device != "cpu"
-    raw = torch.empty((n_angles, n_rows, n_cols), dtype=raw_dtype, device=raw_on, pin_memory=pinned)
-    ring = torch.empty((n_places, n_cols, n_rows), dtype=ring_dtype, device=device)
-    place = "on the GPU" if raw_on != "cpu" else "in pinned memory of the host"
+    raw = _torch_raw(geometry, dtype, device, plan, raw)
+    shape = (plan.n_places, geometry.n_cols, geometry.n_rows)
+    ring = torch.empty(shape, dtype=ring_dtype, device=device)
+    place = "on the GPU" if plan.raw_on != "cpu" else "in pinned memory of the host"
+    where = f"raw frames {place if device != 'cpu' else 'in memory'}"
     return Backend(
         TorchFilterChain(geometry, raw, ring, dtype, compute_dtype),
         TorchBackProjector(geometry, ring, compute_dtype),
-        f"{device}, raw frames {place if device != 'cpu' else 'in memory'}",
+        f"{device}, {_kept(plan, where)}",
         lambda: None,
+        raw,
     )
+
+
+def _torch_raw(
+    geometry: ScanGeometry, dtype: np.dtype, device: str, plan: Plan, before: torch.Tensor | None
+) -> torch.Tensor:
+    """Raw frames where the plan wants them, with what was there ``before``."""
+    from tomostream_ioc.recon.chain.torch_ import signed_view
+
+    if before is not None and before.device == torch.device(plan.raw_on):
+        return before
+    raw = torch.empty(
+        (geometry.n_angles, geometry.n_rows, geometry.n_cols),
+        dtype=torch.from_numpy(signed_view(np.empty(0, dtype))).dtype,
+        device=plan.raw_on,
+        pin_memory=plan.raw_on == "cpu" and device != "cpu",
+    )
+    return raw if before is None else raw.copy_(before)
+
+
+def _kept(plan: Plan, where: str) -> str:
+    if plan.policy is Policy.CHUNKED:
+        return f"{where.replace('ring', 'raw frames')}, filtered as needed"
+    return where

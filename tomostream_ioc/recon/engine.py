@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from tomostream_ioc.errors import EngineError, ParameterError
+from tomostream_ioc.model.control import MemoryUse
 from tomostream_ioc.model.frame import FRAME_DTYPES
 from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.slices import Slices
-from tomostream_ioc.recon import memory
-from tomostream_ioc.recon.backend import make_backend, resolve_device
+from tomostream_ioc.recon import binning, memory
+from tomostream_ioc.recon.backend import RawFrames, make_backend, resolve_device
 from tomostream_ioc.recon.backproject import BackProjector
 from tomostream_ioc.recon.chain import RING_SCALE, FilterChain
+from tomostream_ioc.recon.filtered import ChunkedFrames, KeptFrames
 from tomostream_ioc.recon.geometry import ScanGeometry
+from tomostream_ioc.recon.policies import MemoryPolicies
 from tomostream_ioc.recon.preprocess import Fields
 from tomostream_ioc.recon.ring import Ring
 from tomostream_ioc.recon.slice_sums import SliceSums
@@ -27,6 +32,7 @@ __all__ = ["OrthoEngine", "pinned_empty", "resolve_device", "warm_up"]
 _PIXELS_AT_ONCE = 1 << 26
 #: what the ring of filtered frames was filtered with: filter, dezinger, version of the fields
 _FilterKey = tuple[str, int, int]
+_Result = TypeVar("_Result")
 
 
 class OrthoEngine:
@@ -37,6 +43,10 @@ class OrthoEngine:
     and may raise: the call ends with that exception and the work is done again by the next
     `reconstruct`. ``library`` and ``compute`` choose the arithmetic, for tests: auto, numba, torch;
     float32, float64.
+
+    What lives where is decided from the sizes and the memory that is free, at most
+    ``memory_limit`` bytes on the device that computes: see recon.memory.Policy, of which
+    ``policy`` names one for tests. Where memory runs out later, the next policy is taken, once.
 
     Raises ValueError: ``dtype`` is no pixel type. ConfigError: no such device. ArmingError: not
     enough memory, with the bytes needed and free.
@@ -52,6 +62,8 @@ class OrthoEngine:
         library: str = "auto",
         compute: str = "float32",
         n_threads: int | None = None,
+        memory_limit: int | None = None,
+        policy: str = "auto",
     ):
         self._dtype = np.dtype(dtype)
         if self._dtype not in FRAME_DTYPES:
@@ -63,22 +75,22 @@ class OrthoEngine:
         n_spare = memory.spare_frames(geometry)
         frame_pixels = geometry.n_rows * geometry.n_cols
         self._frames_at_once = min(n_spare, max(1, _PIXELS_AT_ONCE // frame_pixels))
-        # first, as it refuses what does not fit into memory
-        self._backend = make_backend(
-            geometry, self._dtype, resolve_device(device), geometry.n_angles + n_spare,
-            library, compute, self._heartbeat, n_threads,
+        device = resolve_device(device)
+        ring_itemsize = 8 if compute == "float64" else 2
+        self._policies = MemoryPolicies(
+            geometry, self._dtype, device, ring_itemsize, memory_limit, policy
+        )
+        self._make_backend = partial(
+            make_backend, geometry, self._dtype, device, library=library, compute=compute,
+            heartbeat=self._heartbeat, n_threads=n_threads,
         )  # fmt: skip
         self._ring = Ring(geometry.n_angles, n_spare)
-        self._chain = self._backend.chain
-        self._sums = SliceSums(geometry, self._backend.projector)
+        self._policies.first(self._use)  # refuses what does not fit into memory
         # float32 does not hold every value of a 32-bit detector
         narrow = self._dtype.itemsize <= 2 or self._dtype == np.float32
         wide_work = compute == "float64" or not narrow
         self._fields = Fields(geometry, np.dtype("float64" if wide_work else "float32"))
-        self._key: _FilterKey | None = None
         self._n_unusable = 0
-        self._n_nan = 0
-        self._fields_in_chain = -1
 
     @property
     def n_filled(self) -> int:
@@ -97,7 +109,7 @@ class OrthoEngine:
         Those without a usable dark or flat value (NaN, infinite, flat not above dark, or less than
         a thousandth of the usual signal) and those whose raw value was NaN or infinite.
         """
-        return self._n_unusable + self._n_nan
+        return self._n_unusable + self._filtered.n_nan
 
     @property
     def projector(self) -> BackProjector:
@@ -113,6 +125,12 @@ class OrthoEngine:
     def where(self) -> str:
         """What computes and where the ring lives, for the user."""
         return self._backend.where
+
+    @property
+    def memory(self) -> MemoryUse:
+        """The memory policy in force, and what is set aside for it on the device that computes."""
+        plan = self._policies.plan
+        return MemoryUse(plan.policy.value, plan.on_device, self._policies.note)
 
     @staticmethod
     def bytes_needed(geometry: ScanGeometry, dtype: str | np.dtype, device: str = "cpu") -> int:
@@ -140,14 +158,16 @@ class OrthoEngine:
         same slot the last wins.
 
         Raises ValueError: another shape or pixel type than the engine was made for, a slot that
-        does not exist, an angle that is NaN or infinite.
+        does not exist, an angle that is NaN or infinite. EngineError: out of memory.
         """
         frames, theta_rad, slots = self._checked(frames, theta_deg, slots)
-        if not len(slots):
-            return
+        if len(slots):
+            self._in_memory(lambda: self._push(frames, theta_rad, slots))
+
+    def _push(self, frames: np.ndarray, theta_rad: np.ndarray, slots: np.ndarray) -> None:
         if not self._fields.ready:
             self._fields.stand_in(frames)
-        size = self._frames_at_once
+        size = self._filtered.frames_at_once
         for i in range(0, len(slots), size):
             part = slice(i, i + size)
             self._heartbeat()
@@ -160,14 +180,17 @@ class OrthoEngine:
         back-projected from the filtered ring, a new filter, dark or flat filters the ring anew.
 
         Raises ParameterError: centre or slices outside the detector, or a parameter that is not
-        supported. EngineError: no frame was pushed yet.
+        supported. EngineError: no frame was pushed yet, or out of memory.
         """
         self.geometry.check(params)
         _check_supported(params)
         if not self.n_filled:
             raise EngineError("No frame has come yet: there is nothing to reconstruct")
+        return self._in_memory(lambda: self._reconstruct(params))
+
+    def _reconstruct(self, params: ReconParams) -> Slices:
         self._refilter(params)
-        self._sums.rebuild(params, self._ring.filtered_views, self._heartbeat)
+        self._sums.rebuild(params, self._filtered.all, self._heartbeat)
         self._heartbeat()
         return self._sums.output(math.pi / (self._ring.total_weight * RING_SCALE))
 
@@ -176,30 +199,57 @@ class OrthoEngine:
         self._ring.clear()
         self._sums.invalidate()
         self._fields.reset()
-        self._n_nan = 0
+        self._filtered.n_nan = 0
 
     def release(self) -> None:
         """Give the memory back; the engine can't be used again."""
         self._ring.clear()
-        self._chain.release()
-        self._backend.projector.release()
-        self._backend.close()
+        self._backend.release()
         self._sums.release()
 
+    def _use(self, plan: memory.Plan, raw: RawFrames) -> None:
+        """Go by this plan, with the raw frames of the one before; none are filtered yet."""
+        backend = self._make_backend(plan=plan, raw=raw)
+        self._sums = SliceSums(self.geometry, backend.projector)
+        self._backend, self._chain = backend, backend.chain
+        parts = self._ring, self._chain, self._heartbeat, self._frames_at_once
+        if plan.policy is memory.Policy.CHUNKED:
+            self._ring.lose_filtered(0)
+            self._filtered = ChunkedFrames(*parts, plan.n_places)
+        else:
+            self._ring.lose_filtered(plan.n_places - self.geometry.n_angles)
+            self._filtered = KeptFrames(*parts, backend.projector.views_at_once())
+        self._key: _FilterKey | None = None
+        self._fields_in_chain = -1
+
+    def _in_memory(self, work: Callable[[], _Result]) -> _Result:
+        """Do the work; where memory runs out, by a smaller policy, with the raw frames there are.
+
+        Raises EngineError: there is none, or memory runs out again.
+        """
+        try:
+            return work()
+        except Exception as error:
+            if not memory.is_out_of_memory(error):
+                raise
+            reason = str(error) or type(error).__name__
+        # out here, as the exception's traceback holds on to arrays
+        self._sums.release()
+        self._policies.next(self._backend.release(), self._use, reason)
+        return self._in_memory(work)
+
     def _push_some(self, frames: np.ndarray, theta_rad: np.ndarray, slots: np.ndarray) -> None:
-        """At most n_spare frames, all slots different."""
-        live = self._is_live()
-        old = self._ring.views(slots[self._ring.filled[slots]]).negative()
-        # stale until it is done: an exception on the way leaves a ring that is filtered anew
-        neighbours = self._ring.put_raw(slots, theta_rad)
-        self._chain.store_raw(frames, slots)
-        if not live:
+        """At most frames_at_once frames, all slots different."""
+        if not (self._is_live() and self._sums.any_valid):
             self._sums.invalidate()
+            self._filtered.put_raw(frames, theta_rad, slots)
             return
-        places = self._ring.free_places(len(slots))
-        self._n_nan = self._chain.filter(slots, places)
-        self._ring.put_filtered(slots, places)
-        self._sums.update(old + neighbours + self._ring.views(slots))
+        try:
+            self._sums.update(self._filtered.replace(frames, theta_rad, slots))
+        except Exception:
+            # the sums are invalid now; the frames are taken all the same
+            self._filtered.put_raw(frames, theta_rad, slots)
+            raise
 
     def _is_live(self) -> bool:
         """True when the filtered ring is up to date, so that new frames can simply be added."""
@@ -222,15 +272,9 @@ class OrthoEngine:
                 self._n_unusable = normalisation.n_bad
                 self._fields_in_chain = self._fields.version
             self._key = key
-        stale = self._ring.stale_slots()
-        if len(stale):
+        if len(self._ring.stale_slots()):
             self._sums.invalidate()
-        size = self._frames_at_once
-        for i in range(0, len(stale), size):
-            self._heartbeat()
-            slots = stale[i : i + size]
-            self._n_nan = self._chain.filter(slots, self._ring.places[slots])
-            self._ring.put_filtered(slots)
+        self._filtered.refresh()
 
     def _checked(
         self, frames: np.ndarray, theta_deg: np.ndarray, slots: np.ndarray
@@ -301,3 +345,4 @@ def warm_up(device: str = "auto") -> None:
         engine.push(frames, theta_deg, np.arange(8))
         engine.reconstruct(ReconParams(center=4.0, ortho_x=4, ortho_y=4, ortho_z=2, rot_z_deg=1.0))
         engine.release()
+    binning.warm_up()

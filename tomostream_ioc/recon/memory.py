@@ -1,7 +1,8 @@
-"""How many bytes an engine takes and how many there are, on the host and on the GPU."""
+"""Memory policies: how many bytes an engine takes by each, and how many there are."""
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,33 @@ from tomostream_ioc.recon.geometry import ScanGeometry
 
 #: frames filtered before the ones that they replace are given up
 SPARE_FRAMES = 16
+#: filtered frames of a chunk: so many, or as many as fit into so many bytes, but a few
+_CHUNK_FRAMES = 64
+_CHUNK_BYTES = 256 << 20
+_CHUNK_LEAST = 8
 #: share of the free memory that an engine may take; the rest is for frames that wait, and others
 _SHARE = 0.9
 _GIB = 1 << 30
+_MIB = 1 << 20
+#: how libraries say it that have no exception of its own for it
+_OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "ALLOC_FAILED")
+
+
+class Policy(enum.StrEnum):
+    """What lives where, from the fastest to the smallest."""
+
+    ALL = "all on device"  # raw and filtered frames
+    RAW_ON_HOST = "raw on host"  # filtered frames on the GPU, raw ones in pinned host memory
+    CHUNKED = "chunked"  # raw frames only; filtered ones are made as they are needed
+
+    @property
+    def note(self) -> str:
+        """What a user should know of it; '' when there is nothing."""
+        return {
+            Policy.ALL: "",
+            Policy.RAW_ON_HOST: "raw on host: raw frames in host memory, a new filter takes longer",
+            Policy.CHUNKED: "chunked: raw frames only, updates take longer",
+        }[self]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +57,87 @@ class BytesNeeded:
         return self.raw + self.filtered + self.sums + self.scratch
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A policy in figures: where raw frames live, how many filtered ones there are, bytes.
+
+    ``on_device`` is on the device that computes; ``on_host`` beside a GPU (0 without one).
+    """
+
+    policy: Policy
+    raw_on: str
+    n_places: int
+    on_device: int
+    on_host: int
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Bytes that an engine may take; None = unknown. ``limited``: by the user, not by the rest."""
+
+    on_device: int | None
+    on_host: int | None
+    limited: bool
+    device: str
+
+    @classmethod
+    def now(cls, device: str, limit: int | None = None) -> Budget:
+        """Of what is free at this moment; at most ``limit`` on the device that computes."""
+        give_back_unused(device)
+        host = free_host_bytes()
+        free = free_gpu_bytes(device) if device.startswith("cuda") else host
+        limited = limit is not None and (free is None or limit < free)
+        return cls(limit if limited else free, host, limited, device)
+
+    def holds(self, plan: Plan) -> bool:
+        return _fits(plan.on_device, self.on_device) and _fits(plan.on_host, self.on_host)
+
+    def refusal(self, plans: list[Plan]) -> ArmingError:
+        """Why none of the plans fits, in the figures of the smallest."""
+        least = min(plans, key=lambda plan: plan.on_device)
+        on_gpu = self.device.startswith("cuda")
+        needed, there = least.on_device, self.on_device
+        what = "GPU memory" if on_gpu else "memory"
+        limited = self.limited
+        if _fits(needed, there):
+            needed, there, what = least.on_host, self.on_host, "memory beside the GPU's"
+            limited = False
+        state = "allowed by --memory-limit" if limited else "free"
+        return ArmingError(
+            f"The smallest memory policy ({least.policy}) needs {in_words(needed)} of {what}, "
+            f"{in_words(there or 0)} are {state}: use fewer angles, binning or a region of interest"
+            + (", or a larger limit" if limited else "")
+        )
+
+
 def spare_frames(geometry: ScanGeometry) -> int:
     return min(geometry.n_angles, SPARE_FRAMES)
 
 
+def chunk_frames(geometry: ScanGeometry, ring_itemsize: int = 2) -> int:
+    """Filtered frames that are there at a time by the policy `CHUNKED`."""
+    frame_bytes = geometry.n_rows * geometry.n_cols * ring_itemsize
+    n = min(max(_CHUNK_BYTES // frame_bytes, _CHUNK_LEAST), _CHUNK_FRAMES)
+    return min(n, geometry.n_angles)
+
+
 def bytes_needed(
-    geometry: ScanGeometry, dtype: np.dtype | str, device: str, ring_itemsize: int = 2
+    geometry: ScanGeometry,
+    dtype: np.dtype | str,
+    device: str,
+    ring_itemsize: int = 2,
+    n_places: int | None = None,
 ) -> BytesNeeded:
-    """What an engine for this scan takes on ``device`` (cpu, cuda, cuda:k)."""
+    """What an engine for this scan takes on ``device`` (cpu, cuda, cuda:k).
+
+    ``n_places`` filtered frames; None for the whole ring.
+    """
     frame = geometry.n_rows * geometry.n_cols
-    places = geometry.n_angles + spare_frames(geometry)
+    places = geometry.n_angles + spare_frames(geometry) if n_places is None else n_places
     # the three slices in float64, and one set of float32 on its way out
     sums = (8 + 4) * (2 * frame + geometry.n_cols**2)
-    fields = 2 * frame * 8
+    # dark and flat in float64, what is made of them, and what that takes in between
+    fields = 6 * frame * 8
     per_row = 4 * fft_length(geometry.n_cols) * 3
     # the GPU transforms whole frames, a few at a time; the CPU small blocks of rows
     block = 8 * geometry.n_rows * per_row + (2 << 30) if device.startswith("cuda") else 64 << 20
@@ -56,21 +149,37 @@ def bytes_needed(
     )
 
 
-def raw_device(geometry: ScanGeometry, dtype: np.dtype, device: str, ring_itemsize: int) -> str:
-    """Where the raw frames are to live: on ``device`` if they fit beside the rest, else the host.
-
-    Raises ArmingError: not enough memory, with the bytes needed and free.
-    """
-    need = bytes_needed(geometry, dtype, device, ring_itemsize)
+def plans(
+    geometry: ScanGeometry, dtype: np.dtype | str, device: str, ring_itemsize: int = 2
+) -> list[Plan]:
+    """What can be done, in the order in which it is tried."""
+    chunk = chunk_frames(geometry, ring_itemsize)
+    ring = geometry.n_angles + spare_frames(geometry)
+    whole = bytes_needed(geometry, dtype, device, ring_itemsize, ring)
+    chunked = bytes_needed(geometry, dtype, device, ring_itemsize, chunk)
+    everything = Plan(Policy.ALL, device, ring, whole.total, 0)
+    only_raw = Plan(Policy.CHUNKED, device, chunk, chunked.total, 0)
     if not device.startswith("cuda"):
-        _require(need.total, free_host_bytes(), "memory")
-        return device
-    free = int(_SHARE * torch.cuda.mem_get_info(device)[0])
-    if need.total <= free:
-        return device
-    _require(need.total - need.raw, free, "GPU memory")
-    _require(need.raw, free_host_bytes(), "memory beside the GPU's")
-    return "cpu"
+        return [everything, only_raw]
+    pinned = _pinned_bytes(whole.raw)
+    return [
+        everything,
+        Plan(Policy.RAW_ON_HOST, "cpu", ring, whole.total - whole.raw, pinned),
+        Plan(Policy.CHUNKED, "cpu", chunk, chunked.total - chunked.raw, pinned),
+        only_raw,  # where the host has less than the GPU
+    ]
+
+
+def give_back_unused(device: str) -> None:
+    """torch keeps the memory of earlier arrays on a GPU, and what was pinned for it."""
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()
+        torch._C._host_emptyCache()
+
+
+def free_gpu_bytes(device: str) -> int:
+    """Memory of a GPU that an engine may take."""
+    return int(_SHARE * torch.cuda.mem_get_info(device)[0])
 
 
 def free_host_bytes() -> int | None:
@@ -80,12 +189,24 @@ def free_host_bytes() -> int | None:
     return int(_SHARE * min(known)) if known else None
 
 
-def _require(needed: int, free: int | None, what: str) -> None:
-    if free is not None and needed > free:
-        raise ArmingError(
-            f"The ring needs {needed / _GIB:.1f} GiB of {what}, {free / _GIB:.1f} GiB are free: "
-            "use fewer angles, binning or a region of interest"
-        )
+def is_out_of_memory(error: Exception) -> bool:
+    """True for what Python, numpy, torch and CUDA's libraries raise when memory is lacking."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+
+
+def in_words(n_bytes: int) -> str:
+    return f"{n_bytes / _GIB:.1f} GiB" if n_bytes >= _GIB else f"{n_bytes / _MIB:.1f} MiB"
+
+
+def _fits(needed: int, there: int | None) -> bool:
+    return there is None or needed <= there
+
+
+def _pinned_bytes(n_bytes: int) -> int:
+    """torch takes pinned memory in powers of two."""
+    return 1 << max(n_bytes - 1, 0).bit_length()
 
 
 def _meminfo_available() -> int | None:

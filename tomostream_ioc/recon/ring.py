@@ -48,6 +48,13 @@ class Ring:
         """The number of filled slots, if their angles are evenly spaced."""
         return float(self.weights[self.filled].sum())
 
+    def lose_filtered(self, n_spare: int) -> None:
+        """The filtered frames are gone, and from now on there are ``n_spare`` more places."""
+        self.n_spare = n_spare
+        self.places = np.arange(self.n_slots)
+        self._free = np.arange(self.n_slots, self.n_places)
+        self.stale[:] = True
+
     def free_places(self, k: int) -> np.ndarray:
         """k <= n_spare places that hold nothing that is needed."""
         return self._free[:k].copy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -49,23 +49,33 @@ class SliceSums:
         for one in self._slices.values():
             one.key = None
 
-    def update(self, views: Views) -> None:
+    @property
+    def any_valid(self) -> bool:
+        """False: every slice will be rebuilt, so that there is no use in an `update`."""
+        return any(one.key is not None for one in self._slices.values())
+
+    def update(self, chunks: Iterable[Views]) -> None:
         """Add views (negative weights to subtract) to every slice that is valid."""
         valid = {one.key: one for one in self._slices.values() if one.key is not None}
         self.invalidate()  # unless it comes to its end
-        for one in valid.values():
-            one.add(one.sums, views)
+        for views in chunks:
+            for one in valid.values():
+                one.add(one.sums, views)
         for key, one in valid.items():
             one.key = key
 
     def rebuild(
-        self, params: ReconParams, views: Callable[[], Views], heartbeat: Callable[[], None]
+        self,
+        params: ReconParams,
+        every: Callable[[], Iterable[Views]],
+        heartbeat: Callable[[], None],
     ) -> None:
-        """Back-project all ``views`` into the slices that are invalid or for another geometry.
+        """Back-project all views into the slices that are invalid or for another geometry.
 
-        Whatever ``heartbeat`` raises goes through and leaves that slice invalid.
+        ``every`` gives them chunk by chunk; it is asked once for all slices, as it may have to
+        filter them. Whatever ``heartbeat`` raises goes through and leaves those slices invalid.
         """
-        at_once = self._projector.views_at_once()
+        begun: dict[Hashable, _Slice] = {}
         for name, (key, add, transpose) in self._wanted(params).items():
             one = self._slices[name]
             if one.key == key:
@@ -73,10 +83,14 @@ class SliceSums:
             one.key = None
             one.add, one.transpose = add, transpose
             self._projector.clear(one.sums)
-            every = views()
-            for i in range(0, len(every), at_once):
+            begun[key] = one
+        if not begun:
+            return
+        for views in every():
+            for one in begun.values():
                 heartbeat()
-                one.add(one.sums, every[i : i + at_once])
+                one.add(one.sums, views)
+        for key, one in begun.items():
             one.key = key
 
     def release(self) -> None:

@@ -77,22 +77,23 @@ class Arming:
             lambda: f"the image channel {channel} does not answer: is the PVA plugin enabled?",
         )
         scan = self._first_image(job, intake, channel, _FIRST_IMAGE_FACTOR * self._timeout_s)
+        self._params.set_frame_shape(scan.frame_shape, scale=False)
         self._default_params(scan)
         return self._build(job, intake, scan)
 
-    def rearm(self, job: Job, intake: Intake, old: tuple[int, int], reason: str) -> Armed:
-        """Arm again after a change of size, type or angles; parameters scale with the size.
+    def rearm(self, job: Job, intake: Intake, reason: str) -> Armed:
+        """Arm again after a change of size, type, binning or angles.
 
-        ``old`` is the shape of the frames before. Waits for the first image as long as the run is
-        not aborted: between two scans the sample moves out, and dark and flat fields are taken.
+        Parameters scale with the size of the detector's frames; with the binning they have done so
+        when it was put. Waits for the first image as long as the run is not aborted: between two
+        scans the sample moves out, and dark and flat fields are taken.
 
         Raises EngineError when the new scan can't be had: the run ends in Fault.
         """
         self._board.notices.say("rearm", f"{reason}: starting anew")
         try:
             scan = self._first_image(job, intake, "the image channel", math.inf)
-            if scan.shape != old:
-                self._params.change(self._params.get().rescaled(old, scan.shape))
+            self._params.set_frame_shape(scan.frame_shape, scale=True)
             return self._build(job, intake, scan)
         except ArmingError as error:
             raise EngineError(f"could not arm again after '{reason}': {error}") from error
@@ -114,8 +115,12 @@ class Arming:
                 hold=lambda: intake.frame_type not in ("Projection", ""),
             )
             scan = intake.scan
-            if scan is not None:  # else size or angles changed in this very moment
+            if scan is None:  # size or angles changed in this very moment
+                continue
+            if scan.binning == self._params.binning:
                 return scan
+            intake.disarm(scan)
+            self._board.counters.add(dropped=len(scan.staging))
 
     def _wait(
         self,
@@ -150,7 +155,7 @@ class Arming:
         """Make the engine for the scan and give it the fields that fit."""
         n_rows, n_cols = scan.shape
         capacity = scan.schedule.capacity
-        self._board.message = f"Arming: {capacity} angles of {n_cols} x {n_rows} {scan.dtype}"
+        self._board.message = f"Arming: {capacity} angles of {scan}"
         try:
             engine = self._make_engine(
                 capacity, n_rows, n_cols, scan.dtype, lambda: self._board.beat(job)
@@ -158,14 +163,14 @@ class Arming:
         except (ValueError, MemoryError) as error:
             raise ArmingError(f"{n_cols} x {n_rows} frames can't be taken: {error}") from error
         try:
-            self._first_fields(job, intake, engine)
+            self._first_fields(job, intake, scan, engine)
         except Cancelled:
             engine.release()
             raise
         self._board.buffer_size = f"0/{capacity}"
         return Armed(scan, engine)
 
-    def _first_fields(self, job: Job, intake: Intake, engine: Engine) -> None:
+    def _first_fields(self, job: Job, intake: Intake, scan: ArmedScan, engine: Engine) -> None:
         deadline = time.monotonic() + _FIELD_WAIT_S
         while time.monotonic() < deadline and any(
             intake.field(kind) is None and intake.connected.get(kind, True)
@@ -177,7 +182,7 @@ class Arming:
         for kind in FIELD_RECORDS:
             field = intake.field(kind)
             if field is not None:
-                set_field(engine, self._board.notices, kind, field)
+                set_field(engine, scan, self._board.notices, kind, field)
 
     def _default_params(self, scan: ArmedScan) -> None:
         """Parameters that were never set (0 at boot) start in the middle of the detector."""
@@ -192,14 +197,16 @@ class Arming:
             notes.append("OrthoX/Y/Z were 0: set to the middle")
         if notes:
             self._board.notices.say("defaults", "; ".join(notes), logging.INFO)
-            self._params.change(params)
+            self._params.change(params, scan.binning)
 
 
-def set_field(engine: Engine, notices: Notices, kind: str, field: np.ndarray) -> bool:
+def set_field(
+    engine: Engine, scan: ArmedScan, notices: Notices, kind: str, field: np.ndarray
+) -> bool:
     """Give the engine a dark or flat field; one that does not fit leaves an alarm."""
     record = FIELD_RECORDS[kind]
     try:
-        (engine.set_dark if kind == "dark" else engine.set_flat)(field)
+        (engine.set_dark if kind == "dark" else engine.set_flat)(scan.field(field, kind))
     except FieldError as error:
         has_one = kind == "flat" and engine.has_flat
         text = f"{error}; the last good one stays" if has_one else str(error)

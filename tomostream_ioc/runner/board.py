@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tomostream_ioc.errors import ArmingError
+from tomostream_ioc.model.binning import Place, binned_shape, check_binning
 from tomostream_ioc.model.control import ChannelNames, RunListener, RunStatus
 from tomostream_ioc.model.counters import Counters
 from tomostream_ioc.model.params import ReconParams
@@ -116,25 +117,91 @@ class Board:
 
 
 class ParamStore:
-    """The newest parameters; one frozen snapshot is used per reconstruction."""
+    """The newest parameters; one frozen snapshot is used per reconstruction.
+
+    The axis and the slices are in pixels of frames that are binned by ``binning``.
+    """
 
     def __init__(self, wake: threading.Event) -> None:
         self._wake = wake
+        self._lock = threading.Lock()
         self._params: ReconParams | None = None
+        self._binning = 1
+        self._frame_shape: tuple[int, int] | None = None
+        self._rebinned: _Rebinned | None = None
         self.listener: RunListener | None = None
+
+    @property
+    def binning(self) -> int:
+        return self._binning
 
     def put(self, params: ReconParams) -> None:
         """A user's change."""
-        self._params = params
+        with self._lock:
+            self._params = params
         self._wake.set()
 
-    def change(self, params: ReconParams) -> None:
-        """The run's own change: the records follow."""
-        self._params = params
+    def change(self, params: ReconParams, binning: int) -> None:
+        """The run's own change, for frames of that binning: the records follow."""
+        with self._lock:
+            if binning != self._binning:  # it was put in this very moment
+                place = Place.of(params).rebinned(binning, self._binning, self._frame_shape)
+                params = place.on(params)
+            self._params = params
         if self.listener is not None:
             self.listener.params_changed(params)
 
     def get(self) -> ReconParams:
-        if self._params is None:
-            raise ArmingError("no parameters were set")
-        return self._params
+        return self.snapshot()[0]
+
+    def snapshot(self) -> tuple[ReconParams, int]:
+        """The parameters, and the binning that they hold for."""
+        with self._lock:
+            if self._params is None:
+                raise ArmingError("no parameters were set")
+            return self._params, self._binning
+
+    def set_frame_shape(self, frame_shape: tuple[int, int], *, scale: bool) -> None:
+        """The detector's (n_rows, n_cols) now; ``scale``: the parameters follow from the last."""
+        with self._lock:
+            last, self._frame_shape = self._frame_shape, frame_shape
+            if last == frame_shape:
+                return
+            self._rebinned = None
+            if not scale or last is None or self._params is None:
+                return
+            old, new = (binned_shape(shape, self._binning) for shape in (last, frame_shape))
+            params = self._params = self._params.rescaled(old, new)
+        if self.listener is not None:
+            self.listener.params_changed(params)
+
+    def set_binning(self, binning: int) -> ReconParams | None:
+        """A user's change of binning, and the parameters at the same place in the sample.
+
+        Raises ParameterError: no such binning.
+        """
+        check_binning(binning)
+        with self._lock:
+            if self._params is not None and binning != self._binning:
+                now, known = Place.of(self._params), self._rebinned
+                if known is None or known.place != now:
+                    known = _Rebinned(now, now, self._binning)
+                # from where the user put it: back at the old binning it is there again
+                place = known.origin.rebinned(known.binning, binning, self._frame_shape)
+                if binning == known.binning:
+                    place = known.origin
+                self._rebinned = _Rebinned(place, known.origin, known.binning)
+                self._params = place.on(self._params)
+            self._binning = binning
+            params = self._params
+        self._wake.set()
+        return params
+
+
+@dataclass(frozen=True, slots=True)
+class _Rebinned:
+    """A place that follows from a change of binning, and the one that a user chose."""
+
+    place: Place
+    origin: Place
+    binning: int  # of the origin

@@ -1,20 +1,23 @@
-"""The hot path from the transport's threads: order, angle and size of a frame, then one copy."""
+"""The hot path from the transport's threads: order, angle and size, then one copy or binning."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from tomostream_ioc.errors import ThetaError
+from tomostream_ioc.errors import FieldError, ThetaError
 from tomostream_ioc.model.angles import ThetaSchedule
+from tomostream_ioc.model.binning import binned_dtype, binned_shape
 from tomostream_ioc.model.control import Severity
 from tomostream_ioc.model.counters import Counters
 from tomostream_ioc.model.frame import Frame
 from tomostream_ioc.model.sequence import Order, SequenceTracker
+from tomostream_ioc.recon.binning import FrameBinner, binned_field
 from tomostream_ioc.runner.notices import Notices
 from tomostream_ioc.runner.staging import Allocate, StagingQueue, staging_depth
 
@@ -32,26 +35,60 @@ _TOMOSCAN_RECORD = "TomoScanPVPrefix"
 class ArmedScan:
     """What the frames of a run look like, and the queue they wait in."""
 
-    shape: tuple[int, int]  # (n_rows, n_cols)
-    dtype: np.dtype
+    frame_shape: tuple[int, int]  # (n_rows, n_cols) of the detector
+    frame_dtype: np.dtype
+    binning: int
     schedule: ThetaSchedule
     staging: StagingQueue
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n_rows, n_cols) as they are staged."""
+        return binned_shape(self.frame_shape, self.binning)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return binned_dtype(self.frame_dtype, self.binning)
+
+    def __str__(self) -> str:
+        binned = f", binned {self.binning}x" if self.binning > 1 else ""
+        return _describe(self.shape, self.dtype) + binned
+
+    def field(self, field: np.ndarray, kind: str) -> np.ndarray:
+        """A dark or flat field of the detector's size as it fits the staged frames.
+
+        Raises FieldError: it has another size, and is to be binned.
+        """
+        if self.binning == 1:
+            return field
+        if field.shape != self.frame_shape:
+            raise FieldError(
+                f"{kind} field has shape {field.shape}, the detector's frames have "
+                f"{self.frame_shape} (rows, columns)"
+            )
+        return binned_field(field, self.frame_dtype, self.binning)
 
 
 class Intake:
     """A StreamHandler for one run. Its callbacks come from the transport's threads.
 
-    The run's thread looks at `scan`, `rearm_reason` and the fields; ``wake`` is set when there is
-    something for it to do.
+    ``binning()`` is asked when the first frame of a scan comes. The run's thread looks at `scan`,
+    `rearm_reason` and the fields; ``wake`` is set when there is something for it to do.
     """
 
     def __init__(
-        self, counters: Counters, notices: Notices, wake: threading.Event, allocate: Allocate
+        self,
+        counters: Counters,
+        notices: Notices,
+        wake: threading.Event,
+        allocate: Allocate,
+        binning: Callable[[], int],
     ):
         self._counters = counters
         self._notices = notices
         self._wake = wake
         self._allocate = allocate
+        self._binning = binning
         self._lock = threading.Lock()
         self._tracker = SequenceTracker()
         self._frame_type = ""
@@ -82,11 +119,17 @@ class Intake:
     def frame_type(self) -> str:
         return self._frame_type
 
-    def take_rearm_reason(self) -> str:
-        """Why the run must arm again, '' when it need not."""
+    def take_rearm_reason(self, scan: ArmedScan) -> str:
+        """Why a run on this scan must arm again, '' when it need not."""
         with self._lock:
             reason, self._rearm_reason = self._rearm_reason, ""
-            return reason
+            return reason if scan is not self._scan else ""
+
+    def disarm(self, scan: ArmedScan) -> None:
+        """The next frame arms anew, if frames still come for this scan."""
+        with self._lock:
+            if self._scan is scan:
+                self._scan = self._stray = None
 
     def field(self, kind: str) -> np.ndarray | None:
         """The newest dark or flat field, whatever its size."""
@@ -117,9 +160,8 @@ class Intake:
                 return
             scan = self._scan or self._arm_for(frame)
             if scan is None:
-                self._reject("theta", "Frame before the angles: no theta array has come yet")
                 return
-            if frame.shape != scan.shape or frame.dtype != scan.dtype:
+            if frame.shape != scan.frame_shape or frame.dtype != scan.frame_dtype:
                 self._stray_frame(frame, scan)
                 return
             self._stray = None
@@ -240,17 +282,31 @@ class Intake:
     def _arm_for(self, frame: Frame) -> ArmedScan | None:
         """The first frame tells size and type; frames wait while the engine is made."""
         if self._schedule is None:
+            self._reject("theta", "Frame before the angles: no theta array has come yet")
             return None
-        depth = staging_depth(frame.pixels.nbytes)
-        staging = StagingQueue(depth, frame.shape, frame.dtype, self._allocate)
-        self._scan = ArmedScan(frame.shape, frame.dtype, self._schedule, staging)
+        binning = self._binning()
+        shape, dtype = binned_shape(frame.shape, binning), binned_dtype(frame.dtype, binning)
+        if 0 in shape:
+            self._reject(
+                "binning",
+                f"Frame of {_describe(frame.shape, frame.dtype)} can't be binned {binning}x: "
+                "put StreamBinning to 1x",
+            )
+            return None
+        depth = staging_depth(shape[0] * shape[1] * dtype.itemsize)
+        write = np.copyto if binning == 1 else FrameBinner(frame.dtype, binning)
+        staging = StagingQueue(depth, shape, dtype, self._allocate, write)
+        self._scan = ArmedScan(frame.shape, frame.dtype, binning, self._schedule, staging)
         return self._scan
 
     def _stray_frame(self, frame: Frame, scan: ArmedScan) -> None:
         kind = (frame.shape, frame.dtype)
         self._stray_count = self._stray_count + 1 if kind == self._stray else 1
         self._stray = kind
-        is_, was = _describe(frame.shape, frame.dtype), _describe(scan.shape, scan.dtype)
+        is_, was = (
+            _describe(frame.shape, frame.dtype),
+            _describe(scan.frame_shape, scan.frame_dtype),
+        )
         self._reject("size", f"Frame of {is_} in a stream of {was}")
         if self._stray_count >= _SUSTAINED:
             self._detach(f"Frames are now {is_} instead of {was}")

@@ -91,6 +91,9 @@ class Runner:
     def set_params(self, params: ReconParams) -> None:
         self._params.put(params)
 
+    def set_binning(self, binning: int) -> ReconParams | None:
+        return self._params.set_binning(binning)
+
     def set_output(self, channel: str) -> None:
         self._sink.set_output(channel)
 
@@ -139,7 +142,13 @@ class Runner:
         board = self._board
         board.new_run()
         self._sink.set_alarm(None)
-        intake = Intake(board.counters, board.notices, board.wake, self._allocate)
+        intake = Intake(
+            board.counters,
+            board.notices,
+            board.wake,
+            self._allocate,
+            binning=lambda: self._params.binning,
+        )
         board.machine.to(RunState.ARMING)
         try:
             board.beat(job)
@@ -149,10 +158,9 @@ class Runner:
                 board.machine.to(RunState.RUNNING)
                 reason = self._streaming.stream(job, intake, armed)
                 board.machine.to(RunState.ARMING)
-                shape = armed.scan.shape
                 del armed  # its ring and its queue are not needed while the next ones are made
                 self._release_engine()
-                armed = self._arming.rearm(job, intake, shape, reason)
+                armed = self._arming.rearm(job, intake, reason)
         except Cancelled:
             self._end(RunState.IDLE, "Stopped")
         except ArmingError as error:

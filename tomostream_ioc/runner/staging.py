@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 Allocate = Callable[[tuple[int, ...], np.dtype], np.ndarray]
+#: (place, pixels): writes a frame as it came into its place; must not hold the GIL
+Write = Callable[[np.ndarray, np.ndarray], None]
 
 #: memory for frames that wait, and the most and fewest of them
 _BUDGET_BYTES = 512 << 20
@@ -39,7 +41,15 @@ def staging_depth(frame_bytes: int) -> int:
 class StagingQueue:
     """A ring of ``depth`` frames in one block of (pinned) memory; one producer, one consumer."""
 
-    def __init__(self, depth: int, shape: tuple[int, int], dtype: np.dtype, allocate: Allocate):
+    def __init__(
+        self,
+        depth: int,
+        shape: tuple[int, int],
+        dtype: np.dtype,
+        allocate: Allocate,
+        write: Write = np.copyto,
+    ):
+        self._write = write
         self._frames = allocate((depth, *shape), dtype)
         self._theta_deg = np.zeros(depth)
         self._slots = np.zeros(depth, np.int64)
@@ -63,11 +73,11 @@ class StagingQueue:
         received_s: float,
         timestamp_s: float,
     ) -> bool:
-        """Copy a frame in; False, and nothing is kept, when the queue is full."""
+        """Write a frame in; False, and nothing is kept, when the queue is full."""
         if self._waiting == self._depth:
             return False
         head = self._head
-        np.copyto(self._frames[head], pixels)  # without the GIL; the place is the producer's
+        self._write(self._frames[head], pixels)  # the place is the producer's
         self._theta_deg[head] = theta_deg
         self._slots[head] = slot
         self._ids[head] = unique_id

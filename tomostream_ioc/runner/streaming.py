@@ -7,6 +7,7 @@ import time
 import numpy as np
 
 from tomostream_ioc.errors import ParameterError
+from tomostream_ioc.model.binning import effective_params
 from tomostream_ioc.model.control import Severity, SliceSink
 from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.slices import SliceMeta
@@ -53,9 +54,13 @@ class Streaming:
         reason = ""
         while True:
             self._board.beat(job)
-            reason = reason or intake.take_rearm_reason()
+            reason = reason or intake.take_rearm_reason(scan)
+            params, binning = self._params.snapshot()
+            if binning != scan.binning:
+                intake.disarm(scan)
+                reason = reason or f"Frames are now binned {binning}x"
             for kind, field in intake.take_changed_fields().items():
-                fresh |= set_field(engine, self._board.notices, kind, field)
+                fresh |= set_field(engine, scan, self._board.notices, kind, field)
             batch = scan.staging.take(most)
             push_s = 0.0
             if batch is not None:
@@ -68,9 +73,10 @@ class Streaming:
                 fresh = True
             elif reason:
                 return reason
-            params = self._params.get()
             due = time.monotonic() >= next_slices_s and self._sink.idle
-            if engine.n_filled and (params != shown or (fresh and due)):
+            # parameters of another binning would show another place
+            fits = binning == scan.binning
+            if fits and engine.n_filled and (params != shown or (fresh and due)):
                 began_s = time.monotonic()
                 self._show(armed, params, ring)
                 took_s = time.monotonic() - began_s
@@ -88,13 +94,13 @@ class Streaming:
         inside, notes = params.clipped(*armed.scan.shape)
         self._clipped = "; ".join(notes)
         try:
-            slices = armed.engine.reconstruct(inside)
+            slices = armed.engine.reconstruct(effective_params(inside, armed.scan.binning))
         except ParameterError as error:
             self._refused = str(error)
             return
         self._refused = ""
         self._board.bad_pixels = armed.engine.bad_pixels
-        meta = ring.meta(inside, armed.engine.n_filled)
+        meta = ring.meta(inside, armed)
         self._board.last_slices = slices, meta
         self._sink.publish(slices, meta)
 
@@ -154,7 +160,7 @@ class _RingLog:
         self._received_s = float(batch.received_s[newest])
         self._timestamp_s = float(batch.timestamp_s[newest])
 
-    def meta(self, params: ReconParams, n_angles: int) -> SliceMeta:
+    def meta(self, params: ReconParams, armed: Armed) -> SliceMeta:
         filled = self._ids[self._ids >= 0]
         received_s, self._received_s = self._received_s, 0.0
         return SliceMeta(
@@ -163,8 +169,9 @@ class _RingLog:
             oldest_id=int(filled.min()) % EPOCH_IDS,
             newest_received_s=received_s,
             newest_timestamp_s=self._timestamp_s,
-            n_angles=n_angles,
+            n_angles=armed.engine.n_filled,
             capacity=self.capacity,
+            binning=armed.scan.binning,
         )
 
 

@@ -66,6 +66,9 @@ class TorchFilterChain:
         frames = np.ascontiguousarray(frames)
         if not frames.flags.writeable:  # torch would warn; it is only read
             frames = frames.copy()
+        if self._raw.device != self._device:
+            # `_gathered` may still be reading what is overwritten here
+            torch.cuda.current_stream(self._device).synchronize()
         batch = torch.from_numpy(signed_view(frames))  # (k, n_rows, n_cols)
         for pixels, slot in zip(batch, slots.tolist(), strict=True):
             self._raw[slot].copy_(pixels)
@@ -90,8 +93,8 @@ class TorchFilterChain:
         return n_nan
 
     def _filter_some(self, slots: np.ndarray, places: np.ndarray) -> int:
-        raw = torch.stack([self._raw[slot] for slot in slots.tolist()])  # (k, n_rows, n_cols)
-        pixels = to_float(raw.to(self._device), self._dtype.name, self._offset.dtype)
+        raw = self._gathered(slots)  # (k, n_rows, n_cols)
+        pixels = to_float(raw, self._dtype.name, self._offset.dtype)
         if self._dezinger:
             pixels = without_zingers(pixels, self._dezinger)
         ratio = pixels.sub_(self._offset).mul_(self._gain)
@@ -105,6 +108,16 @@ class TorchFilterChain:
         for row_image, place in zip(filtered, places.tolist(), strict=True):
             self._ring[place].copy_(row_image.T)  # (n_cols, n_rows)
         return n_nan
+
+    def _gathered(self, slots: np.ndarray) -> torch.Tensor:
+        """Raw frames of slots (k,) on the device; from pinned memory without waiting for them."""
+        if self._raw.device == self._device:
+            return torch.stack([self._raw[slot] for slot in slots.tolist()])
+        shape = (len(slots), *self._raw.shape[1:])
+        gathered = torch.empty(shape, dtype=self._raw.dtype, device=self._device)
+        for pixels, slot in zip(gathered, slots.tolist(), strict=True):
+            pixels.copy_(self._raw[slot], non_blocking=True)
+        return gathered
 
     def _bad(self, ratio: torch.Tensor) -> tuple[torch.Tensor | None, int]:
         """Pixels to bridge (k, n_rows, n_cols), if any, and the number of NaN in the last frame."""
