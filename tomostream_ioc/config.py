@@ -199,7 +199,7 @@ def parse(argv: Sequence[str], read_substitutions: SubstitutionsReader | None = 
         autosave_dir=args.autosave_dir or (Path("autosave") if args.simulate is None else None),
         autosave_period_s=args.autosave_period,
         device=args.device,
-        memory_limit=_bytes("--memory-limit", args.memory_limit),
+        memory_limit=size_bytes("--memory-limit", args.memory_limit),
         interfaces=tuple(args.interfaces),
         list_pvs=args.list_pvs,
         simulate=args.simulate is not None,
@@ -271,7 +271,7 @@ def _split(arguments: str) -> tuple[str, ...]:
         raise ConfigError(f"--sim-arguments {arguments}: {error}") from None
 
 
-def _bytes(option: str, text: str | None) -> int | None:
+def size_bytes(option: str, text: str | None) -> int | None:
     """A size in bytes; K, M, G and T are powers of 1024, with a B alone behind powers of 1000."""
     if text is None:
         return None

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from tomostream_ioc.errors import ConfigError
+from tomostream_ioc.scan_file import ScanFile
 from tomostream_ioc.sim.cli import parse
 from tomostream_ioc.sim.detector import Detector, DetectorSettings, bin_frame
 from tomostream_ioc.sim.faults import FaultPlan, FaultRates
 from tomostream_ioc.sim.phantom import default_phantom
-from tomostream_ioc.sim.scan_file import ScanFile
 from tomostream_ioc.sim.schedule import Schedule
 from tomostream_ioc.sim.source import FileSource, PhantomSource
 

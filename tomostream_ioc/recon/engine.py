@@ -19,8 +19,9 @@ from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.slices import Slices
 from tomostream_ioc.recon import binning, memory
 from tomostream_ioc.recon.backend import RawFrames, make_backend, resolve_device
+from tomostream_ioc.recon.backproject import BackProjector
 from tomostream_ioc.recon.center import CenterSearch, HalfTurn, rows_around
-from tomostream_ioc.recon.chain import RING_SCALE
+from tomostream_ioc.recon.chain import RING_SCALE, FilterChain
 from tomostream_ioc.recon.corrections import Corrections
 from tomostream_ioc.recon.filtered import ChunkedFrames, KeptFrames
 from tomostream_ioc.recon.geometry import ScanGeometry
@@ -115,6 +116,16 @@ class OrthoEngine:
         a thousandth of the usual signal) and those whose raw value was NaN or infinite.
         """
         return self._n_unusable + self._filtered.n_nan
+
+    @property
+    def projector(self) -> BackProjector:
+        """The arithmetic of back-projection alone, for benchmarks."""
+        return self._backend.projector
+
+    @property
+    def chain(self) -> FilterChain:
+        """The arithmetic of filtering alone, for benchmarks."""
+        return self._chain
 
     @property
     def where(self) -> str:

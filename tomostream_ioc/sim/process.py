@@ -14,6 +14,7 @@ from typing import Any
 from caproto.asyncio.server import Context
 
 from tomostream_ioc.errors import ConfigError
+from tomostream_ioc.scan_file import ScanFile
 from tomostream_ioc.sim.channels import Channels
 from tomostream_ioc.sim.cli import SimConfig, parse
 from tomostream_ioc.sim.commands import CommandReader
@@ -21,7 +22,6 @@ from tomostream_ioc.sim.detector import Detector
 from tomostream_ioc.sim.faults import FaultPlan
 from tomostream_ioc.sim.phantom import default_phantom
 from tomostream_ioc.sim.records import Records
-from tomostream_ioc.sim.scan_file import ScanFile
 from tomostream_ioc.sim.source import FileSource, FrameSource, PhantomSource
 from tomostream_ioc.sim.stream import Stream
 

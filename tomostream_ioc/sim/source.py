@@ -9,9 +9,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from tomostream_ioc.scan_file import ScanFile
 from tomostream_ioc.sim.detector import Detector
 from tomostream_ioc.sim.phantom import Phantom
-from tomostream_ioc.sim.scan_file import ScanFile
 from tomostream_ioc.sim.schedule import ScanType, Schedule
 
 FieldKind = Literal["dark", "flat"]

@@ -1,20 +1,21 @@
-"""One z slice by filtered back-projection, against others: python tests/bench/bench_peers.py
+"""One z slice by filtered back-projection, by this program and by others, on the CPU.
 
 The same sinogram of an analytic phantom for all, on all cores that this process may use. Each
-program runs in a process of its own, by --peers-python where its package is (ASTRA, algotom,
-scikit-image; those that can't be imported are left out). Timed is, after one run that does not
-count,
+program runs in a process of its own, in which its package must be importable (ASTRA, algotom,
+scikit-image). Timed is, after one run that is not counted,
 
   tomostream_ioc  float32 transmission [angle, u] -> logarithm, filter, float16 ring,
-                  back-projection, float32 slice: all that the engine does to a slice, by the
-                  engine's kernels;
+                  back-projection, float32 slice: all that the engine does to a slice, by its
+                  kernels;
   astra           algorithm.run of CPU FBP (projector 'linear'), data already in place;
   algotom         fbp_reconstruction (numba), ramp without a window, no logarithm;
-  skimage         iradon, filter 'ramp', only up to 1024 columns, as it takes so long.
+  skimage         iradon, filter 'ramp', only where it takes less than a minute.
 
-Ratio: its time over that of tomostream_ioc. Error: RMS of the slice minus the phantom inside 95 %
-of the field of view, of the phantom's maximum. Most of it is at the sharp edges of the phantom.
-Options: --sizes 1024x768 2048x1500 (columns x angles), --repeats, --peers-python PATH.
+Error: RMS of the slice minus the phantom inside 95 % of the field of view, of the phantom's
+maximum. The phantom has sharp edges, which no program can show: its floor is the same for all.
+
+This file is also run by another Python, that has the peers: it imports the product only where it
+measures it.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 
@@ -186,46 +187,46 @@ def measure(name: str, file: str, repeats: int) -> None:
     print(json.dumps({"times": times, "error": value}))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--sizes", nargs="*", default=["1024x768", "2048x1500"])
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--peers-python", default=sys.executable)
-    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.measure:
-        name, file = options.measure
-        measure(name, file, options.repeats)
-        return
+class Measured(NamedTuple):
+    """A program's times in seconds and its error, or why there are none."""
+
+    name: str
+    times: list[float]
+    error: float
+    reason: str = ""
+
+
+def compare(n: int, n_angles: int, repeats: int, python: str) -> Iterator[Measured]:
+    """All programs on one slice of n x n pixels; peers by this ``python``, one after the other."""
     cores = str(len(os.sched_getaffinity(0)))
     threads = {f"{name}_NUM_THREADS": cores for name in ("OMP", "MKL", "OPENBLAS", "NUMBA")}
-    for size in options.sizes:
-        n, n_angles = (int(number) for number in size.split("x"))
-        print(f"\n{n} x {n} from {n_angles} angles, {cores} cores")
-        with tempfile.TemporaryDirectory() as folder:
-            file = str(Path(folder) / "sinogram.npy")
-            np.save(file, sinogram(n, n_angles))
-            own = None
-            for name in PROGRAMS:
-                if name == "skimage" and n > _SKIMAGE_LARGEST:
-                    continue
-                python = sys.executable if name == "tomostream_ioc" else options.peers_python
-                command = [python, __file__, "--measure", name, file]
-                done = subprocess.run(
-                    [*command, "--repeats", str(options.repeats)],
-                    env=os.environ | threads, capture_output=True, text=True, check=False,
-                )  # fmt: skip
-                if done.returncode:
-                    print(f"  {name:16s} left out: {done.stderr.strip().splitlines()[-1]}")
-                    continue
-                result = json.loads(done.stdout.splitlines()[-1])
-                seconds, best = median(result["times"]), min(result["times"])
-                own = own or seconds
-                print(
-                    f"  {name:16s} {1e3 * seconds:9.1f} ms (best {1e3 * best:.1f})"
-                    f"  ratio {seconds / own:6.1f}   error {100 * result['error']:.2f} %",
-                    flush=True,
-                )
+    with tempfile.TemporaryDirectory() as folder:
+        file = str(Path(folder) / "sinogram.npy")
+        np.save(file, sinogram(n, n_angles))
+        for name in PROGRAMS:
+            if name == "skimage" and n > _SKIMAGE_LARGEST:
+                yield Measured(name, [], 0.0, "takes minutes at this size")
+                continue
+            own = [sys.executable, "-m", __name__]
+            command = own if name == "tomostream_ioc" else [python, __file__]
+            done = subprocess.run(
+                [*command, "--measure", name, file, "--repeats", str(repeats)],
+                env=os.environ | threads, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            if done.returncode:
+                yield Measured(name, [], 0.0, done.stderr.strip().splitlines()[-1])
+                continue
+            result = json.loads(done.stdout.splitlines()[-1])
+            yield Measured(name, result["times"], result["error"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--measure", nargs=2, required=True)
+    parser.add_argument("--repeats", type=int, required=True)
+    options = parser.parse_args()
+    name, file = options.measure
+    measure(name, file, options.repeats)
 
 
 if __name__ == "__main__":

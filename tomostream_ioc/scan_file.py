@@ -1,4 +1,4 @@
-"""Reads a DXfile (exchange/data, data_dark, data_white, theta), to be replayed over and over."""
+"""Reads a DXfile: exchange/data, data_dark, data_white and theta."""
 
 from __future__ import annotations
 
@@ -57,6 +57,12 @@ class ScanFile:
         if self._frames is not None:
             return self._frames[index]
         return np.asarray(self._data[index], self.dtype)
+
+    def rows(self, projections: slice, rows: slice) -> np.ndarray:
+        """Detector rows of some projections, (k, rows, n_cols)."""
+        if self._frames is not None:
+            return self._frames[projections, rows]
+        return np.asarray(self._data[projections, rows], self.dtype)
 
     def close(self) -> None:
         self._file.close()

@@ -1,0 +1,188 @@
+"""python -m tomostream_ioc.recon: slices of a scan file equal those of the engine."""
+
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from test_recon_phantom import Phantom, engine_for, half_turn, middle
+
+from tomostream_ioc.errors import ConfigError
+from tomostream_ioc.offline.cli import main
+from tomostream_ioc.offline.job import FileReconstruction
+from tomostream_ioc.offline.plan import Block, Wanted, blocks
+from tomostream_ioc.scan_file import ScanFile
+
+N, N_ROWS, N_ANGLES, CENTER = 64, 40, 96, 30.25
+THETA = half_turn(N_ANGLES)
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    return Phantom(N, N_ROWS)
+
+
+@pytest.fixture(scope="module")
+def scan_path(phantom, tmp_path_factory):
+    path = tmp_path_factory.mktemp("scan") / "scan.h5"
+    with h5py.File(path, "w") as file:
+        file["exchange/data"] = phantom.raw(THETA, CENTER)
+        file["exchange/data_dark"] = np.stack([phantom.dark() - 1, phantom.dark() + 1])
+        file["exchange/data_white"] = phantom.flat()[None]
+        file["exchange/theta"] = THETA
+    return path
+
+
+@pytest.fixture(scope="module")
+def truth(phantom):
+    """Slices by the engine itself: z = 22, y = 20, x = 40."""
+    engine = engine_for(phantom, N_ANGLES)
+    engine.push(phantom.raw(THETA, CENTER), THETA, np.arange(N_ANGLES))
+    params = middle(phantom, center=CENTER, ortho_x=40, ortho_y=20, ortho_z=22)
+    slices = engine.reconstruct(params)
+    engine.release()
+    return slices
+
+
+def read(path):
+    """The slices in a .h5 file by axis, and how they were made."""
+    images = {}
+
+    def take(name, item):
+        if isinstance(item, h5py.Dataset):
+            images[name] = np.array(item)
+
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: take(name.removeprefix("slices/"), item))
+        return images, dict(file.attrs)
+
+
+def test_slices_of_a_file_are_those_of_the_engine(scan_path, truth, tmp_path):
+    out = tmp_path / "out.h5"
+    slices = ["--slice", "z=22", "--slice", "y=20", "--slice", "x=40"]
+    assert main([str(scan_path), "--center", str(CENTER), *slices, "-o", str(out), "--quiet"]) == 0
+    images, attributes = read(out)
+    for axis, image in images.items():
+        np.testing.assert_allclose(image[0], getattr(truth, axis), atol=2e-6)
+    assert attributes["center"] == CENTER
+    assert attributes["filter_type"] == "Parzen"
+
+
+def test_blocks_of_rows_give_the_same_as_the_whole(scan_path, truth):
+    scan = ScanFile(scan_path, 0)  # read from the file, block by block
+    needed = FileReconstruction(scan, "cpu", 1 << 40)
+    wanted = Wanted((3, 22), (20,), (40,))
+    params = middle(Phantom(N, N_ROWS), center=CENTER)
+    whole = needed.slices(wanted, params, needed.plan(wanted, params), lambda n: None)
+    parts = [Block(first, min(first + 9, N_ROWS), first, min(first + 9, N_ROWS)) for first in
+             range(0, N_ROWS, 9)]  # fmt: skip
+    counted = []
+    small = needed.slices(wanted, params, parts, counted.append)
+    assert sum(counted) == len(parts) * N_ANGLES
+    for axis in "zyx":
+        np.testing.assert_allclose(getattr(small, axis), getattr(whole, axis), atol=1e-6)
+    np.testing.assert_allclose(small.z[1], truth.z, atol=2e-6)
+    np.testing.assert_allclose(small.x[0], truth.x, atol=2e-6)
+    scan.close()
+
+
+def test_a_tilted_plane_and_dezinger_reach_the_engine(scan_path, phantom, tmp_path):
+    out = tmp_path / "out.h5"
+    options = ["--rot-z", "10", "--dezinger", "3", "--filter", "Ramp", "--slice", "z=22"]
+    assert main([str(scan_path), "--center", str(CENTER), *options, "-o", str(out)]) == 0
+    engine = engine_for(phantom, N_ANGLES)
+    engine.push(phantom.raw(THETA, CENTER), THETA, np.arange(N_ANGLES))
+    params = middle(
+        phantom, center=CENTER, ortho_z=22, rot_z_deg=10.0, dezinger=3, filter_type="Ramp"
+    )
+    np.testing.assert_allclose(read(out)[0]["z"][0], engine.reconstruct(params).z, atol=2e-6)
+    engine.release()
+
+
+def test_a_whole_turn_uses_every_projection(phantom, tmp_path):
+    """Noise falls by the square root of two: both halves are in the slice."""
+    theta = np.arange(2 * N_ANGLES) * 360.0 / (2 * N_ANGLES)
+    rng = np.random.default_rng(0)
+    noise = []
+    for part in (slice(0, N_ANGLES), slice(0, 2 * N_ANGLES)):
+        path = tmp_path / f"{part.stop}.h5"
+        raw = rng.poisson(phantom.raw(theta[part], CENTER) / 50)
+        with h5py.File(path, "w") as file:
+            file["exchange/data"] = raw.astype(np.uint16)
+            file["exchange/data_dark"] = phantom.dark()[None] / 50
+            file["exchange/data_white"] = phantom.flat()[None] / 50
+            file["exchange/theta"] = theta[part]
+        out = tmp_path / "out.h5"
+        options = ["--center", str(CENTER), "--slice", "z=22", "--filter", "Ramp", "--quiet"]
+        assert main([str(path), *options, "-o", str(out)]) == 0
+        noise.append(read(out)[0]["z"][0][28:36, 28:36].std())
+    assert noise[1] < 0.85 * noise[0]
+
+
+def test_the_picture_has_a_panel_per_slice(scan_path, tmp_path, capsys):
+    out = tmp_path / "out.png"
+    argv = [str(scan_path), "--center", str(CENTER), "--slice", "z=0:40:8", "-o", str(out)]
+    assert main(argv) == 0
+    import matplotlib.image
+
+    assert matplotlib.image.imread(out).shape[0] > 500
+    assert "5 slices" in capsys.readouterr().out
+
+
+def test_a_program_of_its_own(scan_path, tmp_path):
+    out = tmp_path / "out.h5"
+    command = [sys.executable, "-m", "tomostream_ioc.recon", str(scan_path), "--center", "30.25"]
+    done = subprocess.run([*command, "-o", str(out)], capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+    assert set(read(out)[0]) == {"z", "y", "x"}
+    done = subprocess.run([*command, "-o", "x.jpg"], capture_output=True, text=True, timeout=110)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines() == [
+        "tomostream_ioc.recon: --output x.jpg: give a name that ends in .png or .h5"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--slice", "z=40"], "z 40 is outside 0..39"),
+        (["--slice", "w=1"], "use z=67"),
+        (["--slice", "z=5:5"], "empty range"),
+        (["--slice", "z=a"], "is no index"),
+        (["--center", "left"], "give a detector column or auto"),
+        (["--center", "-3"], "outside the detector"),
+        (["--memory-limit", "1"], "memory"),
+        (["--device", "tpu"], "does not exist"),
+        (["-o", "/nowhere/out.png"], "no folder"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(scan_path, tmp_path, capsys, options, message):
+    argv = [str(scan_path), "--center", "30", "-o", str(tmp_path / "o.h5"), *options]
+    assert main(argv) in (1, 2)
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_file_that_is_no_scan(tmp_path, capsys):
+    assert main([str(tmp_path / "none.h5"), "-o", str(tmp_path / "o.png")]) == 2
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_wanted_slices():
+    wanted = Wanted.parse(["z=67", "y=80,70", "x=0:100:40", "z=5"], 135, 160)
+    assert wanted == Wanted((5, 67), (70, 80), (0, 40, 80))
+    assert Wanted.parse([], 135, 160) == Wanted((67,), (80,), (80,))
+
+
+def test_rows_that_have_to_be_read():
+    assert blocks(Wanted(z=(5,)), 100, 50, 0) == [Block(5, 6, 5, 6)]
+    # near ones together, far ones not; neighbours for filters, inside the detector
+    assert blocks(Wanted(z=(1, 9, 60)), 100, 50, 2) == [Block(0, 12, 1, 10), Block(58, 63, 60, 61)]
+    found = blocks(Wanted(y=(3,)), 100, 34, 2)
+    assert [(b.core_first, b.core_end) for b in found] == [(0, 30), (30, 60), (60, 90), (90, 100)]
+    assert all(b.n_rows <= 34 for b in found)
+    assert blocks(Wanted(z=(5,)), 100, 100, 2, whole=True) == [Block(0, 100, 0, 100)]
+    with pytest.raises(ConfigError, match="all 100 rows"):
+        blocks(Wanted(z=(5,)), 100, 99, 2, whole=True)

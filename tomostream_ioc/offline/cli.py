@@ -1,0 +1,176 @@
+"""python -m tomostream_ioc.recon: the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from tomostream_ioc.config import size_bytes
+from tomostream_ioc.errors import ConfigError, TomoStreamError
+from tomostream_ioc.model.center import CenterEstimate
+from tomostream_ioc.model.params import DEZINGER_RADII, FILTER_TYPES, RING_REMOVALS, ReconParams
+from tomostream_ioc.offline.job import FileReconstruction
+from tomostream_ioc.offline.output import check_output, save
+from tomostream_ioc.offline.plan import Wanted
+from tomostream_ioc.recon.engine import resolve_device
+from tomostream_ioc.recon.memory import Budget
+from tomostream_ioc.scan_file import ScanFile
+
+#: the scan is kept in memory up to that size, else read as it is needed
+_SCAN_IN_MEMORY = 2 << 30
+#: where the system does not say how much memory is free
+_UNKNOWN_FREE = 4 << 30
+_INTERRUPTED = 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tomostream_ioc.recon",
+        description="Reconstruct slices of a scan file (DXfile) by the engine of the live stream.",
+        epilog="Example: python -m tomostream_ioc.recon scan.h5 --slice z=67 -o z.png",
+        allow_abbrev=False,
+    )
+    parser.add_argument("scan", type=Path, help="DXfile with exchange/data, data_dark, ...")
+    parser.add_argument(
+        "--center",
+        default="auto",
+        help="rotation axis: detector column, or auto to search for it (default)",
+    )
+    parser.add_argument(
+        "--slice",
+        action="append",
+        default=[],
+        metavar="AXIS=INDEX",
+        dest="slices",
+        help="z=67, y=70,80 or x=0:100:10; may be given again (default: the three middle slices)",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("slices.png"), help=".png or .h5 (slices.png)"
+    )
+    parser.add_argument("--filter", default="Parzen", choices=FILTER_TYPES)
+    parser.add_argument("--dezinger", type=int, default=0, choices=DEZINGER_RADII)
+    parser.add_argument("--ring-removal", default="None", choices=RING_REMOVALS)
+    for axis, plane in (("x", "the y-z slices"), ("y", "the x-z slices"), ("z", "the z slices")):
+        parser.add_argument(
+            f"--rot-{axis}", type=float, default=0.0, metavar="DEG", help=f"tilt of {plane}"
+        )
+    phase = parser.add_argument_group("phase retrieval (all four)")
+    phase.add_argument("--energy", type=float, default=0.0, metavar="KEV")
+    phase.add_argument("--distance", type=float, default=0.0, metavar="MM")
+    phase.add_argument("--alpha", type=float, default=0.0)
+    phase.add_argument("--pixel-size", type=float, default=0.0, metavar="UM")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:k")
+    parser.add_argument(
+        "--memory-limit", metavar="SIZE", help="for example 8G (default: what is free)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, no summary")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit code: 0, 1 when it failed, 2 for a wrong option or file, 130 for Ctrl-C."""
+    try:
+        args = build_parser().parse_args(list(argv))
+    except SystemExit as end:  # argparse has said why
+        return int(end.code or 0)
+    try:
+        _run(args)
+    except ConfigError as error:
+        return _fail(error, 2)
+    except (TomoStreamError, OSError, MemoryError) as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return 0
+
+
+def _run(args: argparse.Namespace) -> None:
+    check_output(args.output)
+    scan = ScanFile(args.scan, _SCAN_IN_MEMORY)
+    try:
+        began_s = time.monotonic()
+        device = resolve_device(args.device)
+        memory_bytes = _memory_bytes(args.memory_limit, device)
+        job = FileReconstruction(scan, device, memory_bytes)
+        n_rows, n_cols = scan.shape
+        wanted = Wanted.parse(args.slices, n_rows, n_cols)
+        params = _params(args, scan)
+        plan = job.plan(wanted, params)
+        if args.center == "auto":
+            row = wanted.z[len(wanted.z) // 2] if wanted.z else n_rows // 2
+            with _bar(args, "Centre", scan.n_projections) as bar:
+                estimate = job.find_center(params, row, bar.update)
+            _tell(args, _in_words(estimate))
+            params = replace(params, center=estimate.center)
+        with _bar(args, "Projections", len(plan) * scan.n_projections) as bar:
+            slices = job.slices(wanted, params, plan, bar.update)
+        save(args.output, slices, args.scan)
+        _tell(
+            args,
+            f"{len(wanted)} slice{'s' if len(wanted) > 1 else ''} from {scan.n_projections} projections of {n_cols} x {n_rows} in "
+            f"{time.monotonic() - began_s:.1f} s: {args.output}",
+        )
+    finally:
+        scan.close()
+
+
+def _memory_bytes(limit: str | None, device: str) -> int:
+    """What an engine may take. Raises ConfigError: ``limit`` is no size."""
+    free = Budget.now(device, size_bytes("--memory-limit", limit)).on_device
+    return _UNKNOWN_FREE if free is None else free
+
+
+def _in_words(found: CenterEstimate) -> str:
+    why = f" ({found.reason})" if found.reason else ""
+    doubt = "" if found.trusted else ": give --center if the slices look doubled"
+    return f"Centre of rotation {found.center:.2f}, confidence {found.confidence:.2f}{why}{doubt}"
+
+
+def _params(args: argparse.Namespace, scan: ScanFile) -> ReconParams:
+    """Raises ConfigError, ParameterError: a value that can't be used."""
+    n_rows, n_cols = scan.shape
+    center = (n_cols - 1) / 2
+    if args.center != "auto":
+        try:
+            center = float(args.center)
+        except ValueError:
+            raise ConfigError(f"--center {args.center}: give a detector column or auto") from None
+    return ReconParams(
+        center=center,
+        ortho_x=n_cols // 2,
+        ortho_y=n_cols // 2,
+        ortho_z=n_rows // 2,
+        rot_x_deg=args.rot_x,
+        rot_y_deg=args.rot_y,
+        rot_z_deg=args.rot_z,
+        filter_type=args.filter,
+        dezinger=args.dezinger,
+        ring_removal=args.ring_removal,
+        energy_kev=args.energy,
+        distance_mm=args.distance,
+        alpha=args.alpha,
+        pixel_size_um=args.pixel_size,
+    )
+
+
+def _bar(args: argparse.Namespace, what: str, total: int) -> tqdm:
+    """A progress bar on a terminal; nothing elsewhere."""
+    return tqdm(total=total, desc=what, unit="frame", disable=True if args.quiet else None)
+
+
+def _tell(args: argparse.Namespace, text: str) -> None:
+    if not args.quiet:
+        print(text, flush=True)
+
+
+def _fail(error: BaseException, exit_code: int) -> int:
+    """One clear line on stderr; the exit code."""
+    text = str(error) or "not enough memory"
+    print(f"tomostream_ioc.recon: {text}", file=sys.stderr)
+    return exit_code
