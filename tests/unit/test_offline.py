@@ -154,6 +154,11 @@ def test_a_program_of_its_own(scan_path, tmp_path):
         (["--center", "-3"], "outside the detector"),
         (["--memory-limit", "1"], "memory"),
         (["--device", "tpu"], "does not exist"),
+        (["--energy", "20"], "give --distance and --alpha and --pixel-size"),
+        (
+            ["--energy", "20", "--distance", "50", "--alpha", "-1", "--pixel-size", "2"],
+            "all above 0: give --alpha",
+        ),
         (["-o", "/nowhere/out.png"], "no folder"),
     ],
 )

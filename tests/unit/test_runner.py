@@ -463,7 +463,8 @@ def test_memory_policy_is_said_as_long_as_it_is_not_the_first(rig):
     fallen = MemoryUse("chunked", 1 << 19, "out of memory while running, now chunked")
     rig.engine.memory = fallen
     wait_for(lambda: rig.runner.status().memory == fallen)
-    assert "; out of memory while running, now chunked" in rig.runner.status().message
+    sentence = "; out of memory while running, now chunked"
+    wait_for(lambda: sentence in rig.runner.status().message)
     rig.runner.abort()
     wait_for(lambda: rig.state() is RunState.IDLE)
     assert rig.runner.status().memory == MemoryUse()
@@ -474,12 +475,11 @@ def test_disconnection_is_an_invalid_alarm_until_it_is_back(rig):
     rig.source.handler.on_connection("image", "sim:Image", False)
     wait_for(lambda: "FrameRate" in rig.runner.status().alarms)
     assert rig.runner.status().alarms["FrameRate"].severity == Severity.INVALID
-    assert rig.sink.alarm.severity == Severity.INVALID
+    wait_for(lambda: rig.sink.alarm and rig.sink.alarm.severity == Severity.INVALID)
     rig.source.handler.on_connection("image", "sim:Image", True)
     rig.source.send(1, initial=True)
     rig.source.send(3)
-    wait_for(lambda: rig.runner.status().alarms == {})
-    assert rig.sink.alarm is None
+    wait_for(lambda: rig.runner.status().alarms == {} and rig.sink.alarm is None)
     assert (rig.counts.missed, rig.counts.duplicate) == (1, 0)
 
 
@@ -652,6 +652,52 @@ def test_a_search_ends_when_the_stream_changes(rig):
     assert "New theta array" in rig.runner.status().alarms["FindCenter"].message
 
 
+def test_the_answer_takes_the_place_of_an_older_warning(rig):
+    rig.runner.find_center()
+    rig.run()
+    fill(rig)
+    rig.engine.refuse_search = "12 angles are too few"
+    search_id = rig.runner.find_center()
+    wait_for(lambda: rig.listener.searches_ended[-1:] == [search_id])
+    assert "12 angles are too few" in rig.runner.status().message
+    rig.engine.refuse_search = ""
+    seen = []
+
+    def ended(search_id):
+        seen.append(rig.runner.status().message)
+
+    rig.listener.center_search_ended = ended
+    rig.runner.find_center()
+    wait_for(lambda: seen)
+    assert "Centre found at 7.25" in seen[0]
+    assert "not found" not in seen[0]
+    assert "looking for" not in seen[0]
+
+
+def test_a_search_while_the_run_is_armed_is_to_be_put_again(rig):
+    rig.runner.start(NAMES, PARAMS)
+    wait_for(lambda: rig.state() is RunState.ARMING)
+    search_id = rig.runner.find_center()
+    assert rig.listener.searches_ended == [search_id]
+    assert "being armed" in rig.runner.status().message
+    assert "StartRecon" not in rig.runner.status().message
+
+
+def test_a_search_without_memory_leaves_the_run_alone(rig):
+    rig.run()
+    fill(rig)
+
+    class Short:
+        def step(self):
+            raise MemoryError
+
+    rig.engine.center_search = lambda params: Short()
+    search_id = rig.runner.find_center()
+    wait_for(lambda: rig.listener.searches_ended == [search_id])
+    assert "not enough memory" in rig.runner.status().alarms["FindCenter"].message
+    assert rig.state() is RunState.RUNNING
+
+
 def test_center_follows_when_auto_is_on_and_the_ring_is_full_once_in_a_run(rig):
     rig.runner.set_center_auto(True)
     rig.run()
@@ -675,6 +721,21 @@ def test_center_follows_when_auto_is_on_and_the_ring_is_full_once_in_a_run(rig):
     rig.run()
     fill(rig)
     wait_for(lambda: len(rig.engine.searches) == 1)
+
+
+def test_a_search_by_itself_begins_anew_when_the_stream_changes(rig):
+    rig.runner.set_center_auto(True)
+    rig.run()
+    rig.engine.search_steps = 10**6
+    fill(rig)
+    wait_for(lambda: rig.engine.searches)
+    rig.source.handler.on_theta(np.arange(0.0, 360.0, 5.0))
+    rig.source.send()
+    wait_for(lambda: len(rig.engines) == 2)
+    assert "FindCenter" not in rig.runner.status().alarms  # nobody had asked
+    for _ in range(40):
+        rig.source.send()
+    wait_for(lambda: rig.listener.changed and rig.listener.changed[-1].center == 7.25)
 
 
 def test_center_stays_when_the_confidence_is_low(rig):

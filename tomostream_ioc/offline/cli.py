@@ -141,6 +141,7 @@ def _params(args: argparse.Namespace, scan: ScanFile) -> ReconParams:
             center = float(args.center)
         except ValueError:
             raise ConfigError(f"--center {args.center}: give a detector column or auto") from None
+    _check_phase(args)
     return ReconParams(
         center=center,
         ortho_x=n_cols // 2,
@@ -157,6 +158,21 @@ def _params(args: argparse.Namespace, scan: ScanFile) -> ReconParams:
         alpha=args.alpha,
         pixel_size_um=args.pixel_size,
     )
+
+
+def _check_phase(args: argparse.Namespace) -> None:
+    """Raises ConfigError: some of phase retrieval's options are given, and not all can be used."""
+    values = {
+        "--energy": args.energy,
+        "--distance": args.distance,
+        "--alpha": args.alpha,
+        "--pixel-size": args.pixel_size,
+    }
+    unusable = [option for option, value in values.items() if not value > 0]
+    if unusable and any(values.values()):
+        raise ConfigError(
+            f"phase retrieval needs {', '.join(values)}, all above 0: give {' and '.join(unusable)}"
+        )
 
 
 def _bar(args: argparse.Namespace, what: str, total: int) -> tqdm:

@@ -210,12 +210,17 @@ class OrthoEngine:
         What the search needs is copied here; its steps can go on while frames are pushed.
 
         Raises ParameterError: slices outside the detector. CenterError: too few angles or columns.
+        EngineError: out of memory.
         """
         self.geometry.check(replace(params, center=0.0))  # the present one may be anything
         slots = np.flatnonzero(self._ring.filled)
         half_turn = HalfTurn.of(self._ring.theta_rad[slots])
-        # dark, flat and dezinger as the slices have them
-        self._in_memory(lambda: self._refilter(params))
+        return self._in_memory(lambda: self._center_search(params, slots, half_turn))
+
+    def _center_search(
+        self, params: ReconParams, slots: np.ndarray, half_turn: HalfTurn
+    ) -> CenterSearch:
+        self._refilter(params)  # dark, flat and dezinger as the slices have them
 
         def sinograms() -> Iterator[np.ndarray]:
             for row in rows_around(params.ortho_z, self.geometry.n_rows):

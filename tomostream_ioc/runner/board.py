@@ -43,6 +43,7 @@ class Board:
         self.notices = Notices()
         self.wake = threading.Event()  # set: there is something for the run's thread to do
         self.message = "Starting: preparing the kernels, up to a minute the first time"
+        self.activity = ""  # what is done beside that, for a while
         self.last_slices: tuple[Slices, SliceMeta] | None = None
         self._heartbeat_s = time.monotonic()
         self._frame_rate = Rate()
@@ -102,7 +103,8 @@ class Board:
 
     def status(self, run_id: int) -> RunStatus:
         counts = self.counters.snapshot()
-        message, passing = self.message, self.notices.text()
+        message = "; ".join(part for part in (self.message, self.activity) if part)
+        passing = self.notices.text()
         return RunStatus(
             state=self.machine.state,
             run_id=run_id,

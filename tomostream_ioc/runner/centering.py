@@ -50,17 +50,15 @@ class Centering:
             self._fail(reason)
 
     def stop(self, reason: str) -> None:
-        """So does one that goes on."""
-        going, self._search = self._search, None
-        if going is not None or self._asked:
+        """So does one that goes on; one that nobody asked for is made again later."""
+        if self._search is not None and not self._asked:
+            self._done_by_itself = False
+        self._leave()
+        if self._asked:
             self._fail(reason)
 
     def new_run(self) -> None:
         self._done_by_itself = False
-
-    @property
-    def searching(self) -> bool:
-        return self._search is not None
 
     def work(self, armed: Armed) -> bool:
         """Begin a search that is due, or go on with one; False when there is nothing to do.
@@ -73,12 +71,21 @@ class Centering:
             self._begin(armed)
             return True
         until_s = time.monotonic() + _PART_S
-        while (found := self._search.step()) is None:
-            if time.monotonic() >= until_s:
-                return True
-        self._search = None
+        try:
+            while (found := self._search.step()) is None:
+                if time.monotonic() >= until_s:
+                    return True
+        except MemoryError:  # the search has arrays of its own: the slices go on
+            self._leave()
+            self._fail("there is not enough memory")
+            return False
+        self._leave()
         self._show(found, armed.scan.binning)
         return False
+
+    def _leave(self) -> None:
+        self._search = None
+        self._board.activity = ""
 
     @property
     def _asked(self) -> bool:
@@ -99,6 +106,7 @@ class Centering:
             if not armed.engine.n_filled:
                 raise CenterError("no frame has come yet")
             self._search = armed.engine.center_search(effective_params(params, binning))
+            self._board.activity = "looking for the centre"
         except (CenterError, ParameterError) as error:
             self._fail(str(error))
 
@@ -120,7 +128,7 @@ class Centering:
         elif self.auto:
             text += f"; Center was not set, as that takes {TRUSTED:g}"
         level = logging.INFO if found.trusted else logging.WARNING
-        board.notices.say("center", text, level)
+        board.notices.say("center", text, level, answer=True)
         self._end()
 
     def _end(self) -> None:

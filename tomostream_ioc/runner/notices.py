@@ -28,14 +28,17 @@ class Notices:
         self._held_back: dict[str, int] = {}
         self._alarms: dict[str, Alarm] = {}
 
-    def say(self, cause: str, text: str, level: int = logging.WARNING) -> None:
+    def say(
+        self, cause: str, text: str, level: int = logging.WARNING, *, answer: bool = False
+    ) -> None:
         """Show ``text`` in ReconStatus for a while and log it, once a second for each cause.
 
-        A sentence does not take the place of a graver one.
+        A sentence does not take the place of a graver one, unless it is the ``answer`` to what a
+        user has asked for.
         """
         now = time.monotonic()
         with self._lock:
-            if level >= self._level or now >= self._until:
+            if answer or level >= self._level or now >= self._until:
                 self._text, self._level = text, level
                 self._until = now + _SHOWN_S
             if now - self._logged.get(cause, float("-inf")) < _LOG_EVERY_S:

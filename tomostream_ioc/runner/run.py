@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _IDLE_TICK_S = 0.2
 _NOT_RUNNING = "no frames are being reconstructed: put StartRecon to Acquire first"
+_NOT_YET = "the run is being armed: try again when ReconStatus says Running"
 
 
 class Runner:
@@ -100,8 +101,9 @@ class Runner:
 
     def find_center(self) -> int:
         search_id = self._centering.request()
-        if self._board.machine.state is not RunState.RUNNING:
-            self._centering.refuse(_NOT_RUNNING)
+        state = self._board.machine.state
+        if state is not RunState.RUNNING:
+            self._centering.refuse(_NOT_YET if state is RunState.ARMING else _NOT_RUNNING)
         return search_id
 
     def set_center_auto(self, on: bool) -> None:

@@ -126,8 +126,6 @@ class Streaming:
             self._board.notices.clear_alarm("ReconStatus")
         if self._board.memory.note:
             parts.append(self._board.memory.note)
-        if self._centering.searching:
-            parts.append("looking for the centre")
         if intake.connected.get("tomoscan") is False:
             parts.append("tomoScan does not answer: FrameType may be old")
         parts += [part for part in (self._watch(intake), self._clipped) if part]
