@@ -209,7 +209,10 @@ class _AccessFile:
 
     def _rule(self) -> Rule:
         reader = self._reader
-        level, right, *options = self._names()
+        given = self._names()
+        if len(given) < 2:
+            raise reader.error("a RULE has a level and a right: RULE(1, READ)")
+        level, right, *options = given
         if level not in ("0", "1"):
             raise reader.error(f"the level of a RULE is 0 or 1, not {level!r}")
         if right not in Right.__members__:
