@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import test_runner
@@ -12,6 +13,7 @@ from tomostream_ioc.model.control import Severity
 from tomostream_ioc.model.frame import Frame
 from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.state import RunState
+from tomostream_ioc.runner.board import ParamStore
 
 rig = test_runner.rig
 PARAMS = ReconParams(center=8.5, ortho_x=11, ortho_y=6, ortho_z=5, pixel_size_um=1.5)
@@ -291,3 +293,14 @@ def test_streaming_goes_on_while_the_binning_is_changed_again_and_again(rig):
     assert rig.runner.status().state is RunState.RUNNING
     rig.source.send()
     wait_for(lambda: place(rig) == Place.of(PARAMS))
+
+
+def test_an_axis_that_is_found_while_the_binning_changes_moves_nothing_else():
+    store = ParamStore(threading.Event())
+    store.set_frame_shape((64, 96), scale=False)
+    store.put(ReconParams(center=40.0, ortho_x=60, ortho_y=30, ortho_z=20))
+    rebinned = store.set_binning(2)
+    store.set_center(47.5, 1)  # of frames that were not binned yet
+    assert store.get() == replace(rebinned, center=23.5)
+    store.set_center(22.0, 2)
+    assert store.get().center == 22.0

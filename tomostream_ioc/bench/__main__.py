@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from statistics import median
@@ -15,6 +16,7 @@ from tomostream_ioc.errors import TomoStreamError
 from tomostream_ioc.recon.engine import resolve_device
 
 _SIZES = ("512x512", "1024x1024", "2048x2448")
+_PEERS = "1024x768"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -32,9 +34,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=16, help="frames that come together (16)")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each (at least 5)")
     parser.add_argument(
-        "--peers", nargs="*", default=["1024x768"], metavar="COLSxANGLES",
-        help="one slice by other programs, too: sizes (1024x768; none: --peers without any)",
+        "--peers", nargs="*", default=[], metavar="COLSxANGLES",
+        help=f"sizes of one slice that other programs make, too ({_PEERS})",
     )  # fmt: skip
+    parser.add_argument("--no-peers", action="store_true", help="leave the other programs out")
     parser.add_argument(
         "--peers-python", default=sys.executable, metavar="PATH",
         help="a Python that has astra-toolbox, algotom or scikit-image (this one)",
@@ -48,7 +51,10 @@ def main(argv: Sequence[str]) -> int:
     args = build_parser().parse_args(list(argv))
     try:
         sizes = [_size(text, "--sizes") for text in args.sizes]
-        slices = [_size(text, "--peers") for text in args.peers]
+        peers = [] if args.no_peers else args.peers or [_PEERS]
+        slices = [_size(text, "--peers") for text in peers]
+        if slices and shutil.which(args.peers_python) is None:
+            raise ValueError(f"--peers-python {args.peers_python}: there is no such program")
         device = resolve_device(args.device)
         print("\n".join(describe(device)), flush=True)
         for n_rows, n_cols in sizes:

@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tomostream_ioc.errors import ArmingError
 from tomostream_ioc.model.binning import Place, binned_shape, check_binning
@@ -156,6 +156,18 @@ class ParamStore:
                 place = Place.of(params).rebinned(binning, self._binning, self._frame_shape)
                 params = place.on(params)
             self._params = params
+        if self.listener is not None:
+            self.listener.params_changed(params)
+
+    def set_center(self, center: float, binning: int) -> None:
+        """The run's own change of the axis alone, in pixels of frames of that binning."""
+        with self._lock:
+            if self._params is None:
+                raise ArmingError("no parameters were set")
+            if binning != self._binning:  # it was put in this very moment
+                here = replace(Place.of(self._params), center=center)
+                center = here.rebinned(binning, self._binning, self._frame_shape).center
+            params = self._params = replace(self._params, center=center)
         if self.listener is not None:
             self.listener.params_changed(params)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import replace
 
 from tomostream_ioc.errors import CenterError, ParameterError
 from tomostream_ioc.model.binning import effective_params
@@ -124,7 +123,7 @@ class Centering:
         text = f"Centre found at {center:.2f}, confidence {found.confidence:.2f}{why}"
         if self.auto and found.trusted:
             text += "; Center was set to it"
-            self._params.change(replace(self._params.get(), center=center), binning)
+            self._params.set_center(center, binning)
         elif self.auto:
             text += f"; Center was not set, as that takes {TRUSTED:g}"
         level = logging.INFO if found.trusted else logging.WARNING
