@@ -16,6 +16,7 @@ from tomostream_ioc.epics.records import (
     Stringout,
     Waveform,
 )
+from tomostream_ioc.epics.save_declarations import AutosaveRecords
 
 
 class TomoStreamRecords(PVGroup):
@@ -295,3 +296,7 @@ class TomoStreamRecords(PVGroup):
     roi_plugin_prefix = declare(
         Stringout, "RoiPluginPVPrefix", "CA prefix of the ROI plugin", macro="ROI_PLUGIN"
     )
+
+
+class IocRecords(TomoStreamRecords, AutosaveRecords):
+    """Every record that is served."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from tomostream_ioc.epics.channel import Deferred
 from tomostream_ioc.epics.dbd import fields_of
-from tomostream_ioc.epics.declarations import TomoStreamRecords
+from tomostream_ioc.epics.declarations import IocRecords
 from tomostream_ioc.epics.record import Record
 from tomostream_ioc.epics.records import Mbbo
 from tomostream_ioc.epics.reporter import RunReporter
@@ -46,7 +46,7 @@ Putter = Callable[[Record, Any], Awaitable[Deferred | None]]
 def _check_names(prefix: str, macros: Mapping[str, str]) -> None:
     """Raises ConfigError for a prefix or a macro that does not fit its records."""
     limit = fields_of("ao")["NAME"].size - 1
-    for prop in TomoStreamRecords._pvs_.values():
+    for prop in IocRecords._pvs_.values():
         name = f"{prefix}{prop.pvspec.name}"
         if len(name) > limit or not name.isascii() or not name.isprintable():
             raise ConfigError(f"{name!r} can't name a record: at most {limit} ASCII characters")
@@ -57,7 +57,7 @@ def _check_names(prefix: str, macros: Mapping[str, str]) -> None:
             raise ConfigError(f"macro {macro} can't be the value of {name}: {error}") from error
 
 
-class TomoStreamGroup(TomoStreamRecords):
+class TomoStreamGroup(IocRecords):
     """Every record of the product; tells the run what users ask, and users what the run says.
 
     ``prefix`` is P + R, ``macros`` those of the database (TOMO_SCAN, IMAGE_P ...). The tasks run
@@ -125,6 +125,14 @@ class TomoStreamGroup(TomoStreamRecords):
             theta_pva=self.theta_pva.value,
         )
 
+    def check_setting(self, record: Record, value: Any) -> None:
+        """Raises PutError for a value that the record could hold, but nobody could use."""
+        if record is self.recon_pva:
+            if not value.strip():
+                raise PutError("the slices need a channel name")
+            if any(character.isspace() for character in value):
+                raise PutError("a channel name has no blanks")
+
     # --- putters: called with an accepted value, before it is stored --------------------------
 
     async def group_write(self, instance: Any, value: Any) -> Deferred | None:
@@ -168,10 +176,7 @@ class TomoStreamGroup(TomoStreamRecords):
         self.control.set_center_auto(bool(value))
 
     async def _put_recon_pva(self, instance: Record, value: str) -> None:
-        if not value.strip():
-            raise PutError("the slices need a channel name")
-        if any(character.isspace() for character in value):
-            raise PutError("a channel name has no blanks")
+        self.check_setting(instance, value)
         self.control.set_output(value)
 
     async def _put_name(self, instance: Record, value: str) -> None:

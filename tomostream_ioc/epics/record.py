@@ -175,6 +175,11 @@ class Record(Wire, PvpropertyData):
     def check_access(self, hostname, username):
         return self._client_access
 
+    @property
+    def is_writable(self) -> bool:
+        """True for what users set, False for what only shows a state."""
+        return AccessRights.WRITE in self._client_access
+
     # --- what the types say ---------------------------------------------------------------
 
     def configure(self) -> None:
