@@ -48,22 +48,38 @@ GOOD = [
 ]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="kills forked processes")
-def test_20_killed_at_any_moment_the_file_is_the_old_or_the_new_one(tmp_path: Path) -> None:
-    arguments = [str(SUPPORT / "saving_child.py"), str(tmp_path), "60", "20"]
-    child = Child(arguments, environment(ServerPorts()) | {"PYTHONPATH": str(SUPPORT.parents[1])})
+def _killed(folder: Path, *how: str) -> list[int]:
+    """What Center was after each kill; fails where a file was not whole."""
+    child = Child(
+        [str(SUPPORT / "saving_child.py"), str(folder), *how],
+        environment(ServerPorts()) | {"PYTHONPATH": str(SUPPORT.parents[1])},
+    )
     try:
         told = json.loads(child.expect("{", 60))
     finally:
         child.close()
     assert told["wrong"] == []
-    found = told["found"]
-    assert len(found) > 50
-    assert found == sorted(found)  # no older settings come back
-    assert found[-1] > len(found)  # it did save in between
-    left = {name for name in os.listdir(tmp_path) if not name.endswith(".tmp")}
+    left = {name for name in os.listdir(folder) if not name.endswith(".tmp")}
     assert {f"auto_settings.sav{end}" for end in ("", "B", "0", "1", "2")} <= left
     assert not [name for name in left if "_bad_" in name]
+    return told["found"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="kills forked processes")
+def test_20_killed_at_any_moment_the_file_is_the_old_or_the_new_one(tmp_path: Path) -> None:
+    found = _killed(tmp_path, "random", "60", "20")
+    assert len(found) == 61
+    assert found == sorted(found)  # no older settings come back
+    assert found[-1] > len(found)  # it did save in between
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="kills forked processes")
+def test_20_killed_before_each_step_of_a_save_the_file_is_whole(tmp_path: Path) -> None:
+    found = _killed(tmp_path, "steps")
+    assert set(found) == {7, 9}
+    assert found == sorted(found)
+    assert found.count(7) > 5
+    assert found.count(9) > 5
 
 
 @pytest.fixture(scope="module")

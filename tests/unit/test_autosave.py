@@ -413,6 +413,8 @@ def test_a_folder_that_can_not_be_written_is_said_once_and_tried_again(
     blocked.write_text("in the way again")
     assert not autosave.save_now()
     assert "settings can't be saved" in caplog.text
+    blocked.unlink()  # nothing has changed since, and yet it is saved
+    asyncio.run(_run_until(autosave, (blocked / "auto_settings.sav").exists))
 
 
 def test_the_loop_beats_saves_and_fills_the_sequence(
