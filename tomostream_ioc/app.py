@@ -114,13 +114,17 @@ class Program:
             config.prefix, macros=config.macros, control=runner, security=self._security
         )
         autosave = self._autosave(group)
+        if autosave is not None:
+            await autosave.status.show()  # the first client finds what went wrong
         serving = await _serve(IocContext(group.pvdb, list(config.interfaces) or None))
         serving.add_done_callback(self._on_server_end)
         stack.push_async_callback(self._end_server, serving)
         log.info("%s", summary(self._security, config.access_security, config.interfaces))
         if autosave is not None:
             stack.push_async_callback(_in_time, autosave.save_now)
-            saving = asyncio.create_task(autosave.run(config.autosave_period_s))
+            saving = asyncio.create_task(
+                autosave.run(config.autosave_period_s, config.autosave_sequence_period_s)
+            )
             stack.push_async_callback(_cancelled, saving)
         stack.callback(self._shut_down, runner)
         say(_welcome(config))

@@ -52,6 +52,7 @@ class Config:
     macros: Mapping[str, str] = field(default_factory=dict)
     autosave_dir: Path | None = None  # None: settings are neither restored nor kept
     autosave_period_s: float = 30.0
+    autosave_sequence_period_s: float = 60.0
     device: str = "auto"
     memory_limit: int | None = None  # bytes on the device that computes; None: what is free
     interfaces: tuple[str, ...] = ()
@@ -111,6 +112,14 @@ def build_parser() -> argparse.ArgumentParser:
         type=float,
         default=30.0,
         help="write changed settings at most that often (default 30 s)",
+    )
+    run.add_argument(
+        "--autosave-sequence-period",
+        metavar="S",
+        type=float,
+        default=60.0,
+        help="copy saved settings to .sav0, .sav1, .sav2 in turn, at most that often "
+        "(default 60 s)",
     )
     run.add_argument(
         "--device", default="auto", help="auto, cpu, cuda or cuda:k (default auto: CUDA if there)"
@@ -188,6 +197,7 @@ def parse(argv: Sequence[str], read_substitutions: SubstitutionsReader | None = 
     _check_positive("--seconds", args.seconds)
     _check_positive("--timeout", args.timeout)
     _check_positive("--autosave-period", args.autosave_period)
+    _check_positive("--autosave-sequence-period", args.autosave_sequence_period)
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", args.device):
         raise ConfigError(f"--device {args.device}: use auto, cpu, cuda or cuda:k")
     scan_file = Path(args.simulate) if args.simulate else None
@@ -206,6 +216,7 @@ def parse(argv: Sequence[str], read_substitutions: SubstitutionsReader | None = 
         # what suits a phantom must not become the settings of the beamline
         autosave_dir=args.autosave_dir or (Path("autosave") if args.simulate is None else None),
         autosave_period_s=args.autosave_period,
+        autosave_sequence_period_s=args.autosave_sequence_period,
         device=args.device,
         memory_limit=size_bytes("--memory-limit", args.memory_limit),
         interfaces=tuple(args.interfaces),

@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
-import sys
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tomostream_ioc.epics import autosave as autosave_module
-from tomostream_ioc.epics.autosave import Autosave, parse_saved, read_request
+from tomostream_ioc.epics.autosave import Autosave
 from tomostream_ioc.epics.group import TomoStreamGroup
-from tomostream_ioc.errors import ConfigError
+from tomostream_ioc.epics.save_status import OK, Condition, Report
+from tomostream_ioc.epics.saved_file import parse_saved
 from tomostream_ioc.model.control import RunStatus
 
 ROOT = Path(__file__).parents[2]
@@ -119,8 +118,8 @@ def test_a_file_of_a_c_ioc_is_restored(tmp_path: Path, group: TomoStreamGroup) -
     autosave = saver(tmp_path, group)
     assert autosave.restore() == []
     assert autosave.save_now()
-    ours = parse_saved((tmp_path / "auto_settings.sav").read_text())
-    theirs = parse_saved(REFERENCE.read_text())
+    ours = parse_saved((tmp_path / "auto_settings.sav").read_text()).values
+    theirs = parse_saved(REFERENCE.read_text()).values
     assert {name: ours[name] for name in theirs} == theirs
     assert (
         ours.keys() - theirs.keys()
@@ -138,9 +137,73 @@ def test_a_file_of_a_c_ioc_is_restored(tmp_path: Path, group: TomoStreamGroup) -
     )
 
 
-def test_no_file_means_the_defaults(tmp_path: Path, group: TomoStreamGroup) -> None:
-    assert saver(tmp_path / "none", group).restore() == []
+def test_all_kinds_of_values_are_restored(tmp_path: Path, group: TomoStreamGroup) -> None:
+    saved(
+        tmp_path,
+        "! 1 channel(s) not connected - or not all gets were successful",
+        f"{PREFIX}FilterType Ramp",
+        f"{PREFIX}Dezinger Radius 3",
+        f"{PREFIX}Crosshair 0",
+        f"{PREFIX}RotX.HHSV 2",
+        f"{PREFIX}RotY.HHSV MINOR",
+        f"{PREFIX}RotX.HIHI 7.5",
+        PREFIX + r"RotX.DESC$ a \"long\" string",
+        PREFIX + r"CameraPVPrefix.VAL$ it\'s",
+        f"#{PREFIX}OrthoX 9",
+        f'{PREFIX}ReconStatus @array@ {{ "72"',
+        '"105" }',
+        f"{PREFIX}SampleYPVName ",
+    )
+    autosave = saver(tmp_path, group)
+    assert autosave.restore() == []
+    assert autosave.status.rebooted == Report(Condition.WARNING, "1 not saved")
+    value = {name: record.value for name, record in group.records.items()}
+    assert (value["FilterType"], value["Dezinger"], value["Crosshair"]) == (2, 2, 0)
+    assert (value["CameraPVPrefix"], value["SampleYPVName"]) == ("it's", "")
+    assert (value["ReconStatus"], value["OrthoX"]) == (b"Hi", 0)
+    rot_x, rot_y = (group.records[name].field_values for name in ("RotX", "RotY"))
+    assert (rot_x["HHSV"], rot_x["HIHI"], rot_x["DESC"]) == (2, 7.5, 'a "long" string')
+    assert rot_y["HHSV"] == 1
+    # C writes an array of one element as if it were none
+    saved(tmp_path, f"{PREFIX}ReconStatus 65")
+    assert autosave.restore() == []
+    assert group.records["ReconStatus"].value == b"A"
+    saved(tmp_path, f"{PREFIX}ReconStatus ")
+    assert autosave.restore() == []
+    assert group.records["ReconStatus"].value == b""
+
+
+def test_fields_and_arrays_are_saved(tmp_path: Path, group: TomoStreamGroup) -> None:
+    request = tmp_path / "own.req"
+    names = ["RotX.HIHI", "RotX.HHSV", "RotX.DESC$", "CameraPVPrefix.VAL$", "ReconStatus"]
+    request.write_text("\n".join(f"$(P)$(R){name}" for name in names))
+    group.records["RotX"].field_values.update(HIHI=1 / 3, HHSV=2, DESC='say "hi"')
+    put(group, CameraPVPrefix="back\\slash", ReconStatus=b'"}A')
+    assert Autosave(tmp_path, [request], MACROS, group).save_now()
+    lines = (tmp_path / "auto_settings.sav").read_text().split("\n")
+    assert lines[1:-2] == [
+        f"{PREFIX}RotX.HIHI 0.33333333333333",
+        f"{PREFIX}RotX.HHSV 2",
+        PREFIX + r"RotX.DESC$ say \"hi\"",
+        f"{PREFIX}CameraPVPrefix.VAL$ back\\\\slash",
+        f'{PREFIX}ReconStatus @array@ {{ "34" "125" "65" }}',
+    ]
+    other = new_group()
+    assert Autosave(tmp_path, [request], MACROS, other).restore() == []
+    assert other.records["CameraPVPrefix"].value == "back\\slash"
+    assert other.records["ReconStatus"].value == b'"}A'
+    assert other.records["RotX"].field_values["DESC"] == 'say "hi"'
+
+
+def test_no_file_means_the_defaults_and_is_said(tmp_path: Path, group: TomoStreamGroup) -> None:
+    autosave = saver(tmp_path / "none", group)
+    assert autosave.restore() == []
     assert group.records["CenterTweak"].value == 3.0
+    asyncio.run(autosave.status.show())
+    reboot = group.records["SR_rebootStatus"]
+    assert reboot.field_values["SEVR"] == 1
+    assert group.records["SR_rebootStatusStr"].value == "Defaults: there is no .sav file"
+    assert group.records["SR_status"].field_values["SEVR"] == 0
 
 
 @pytest.mark.parametrize("content", ["", "<END", "not autosave\0at all\n<END>\n", "a b\n"])
@@ -155,6 +218,112 @@ def test_a_file_that_is_not_whole_is_not_used(
     assert "the defaults hold" in caplog.text
     kept = list(tmp_path.glob("auto_settings.sav_bad_*"))
     assert [file.read_text() for file in kept] == [f"{PREFIX}Center 5\n{content}"]
+
+
+def test_where_nothing_can_be_used_the_alarm_is_major(
+    tmp_path: Path, group: TomoStreamGroup
+) -> None:
+    for end in ("", "B", "2"):
+        (tmp_path / f"auto_settings.sav{end}").write_text("torn")
+    autosave = saver(tmp_path, group)
+    autosave.restore()
+    asyncio.run(autosave.status.show())
+    assert group.records["SR_rebootStatus"].field_values["SEVR"] == 2
+    assert group.records["SR_rebootStatusStr"].value == "Defaults: bad .sav, .savB, .sav2"
+    assert autosave.save_now()
+    asyncio.run(autosave.status.show())
+    assert group.records["SR_rebootStatus"].value == 1  # of the start, until the next one
+    assert group.records["SR_status"].value == 4
+
+
+def test_what_is_bad_is_never_written_over(tmp_path: Path, group: TomoStreamGroup) -> None:
+    autosave = saver(tmp_path, group)
+    put(group, Center=1.0)
+    assert autosave.save_now()
+    texts = {}
+    for end in ("", "B", "0", "1", "2"):  # somebody meddles while the IOC runs
+        texts[end] = f"not ours {end}"
+        (tmp_path / f"auto_settings.sav{end}").write_text(texts[end])
+    for center in (2.0, 3.0, 4.0, 5.0):
+        put(group, Center=center)
+        assert autosave.save_now()
+        assert autosave.save_sequence()
+    for end, text in texts.items():
+        kept = list(tmp_path.glob(f"auto_settings.sav{end}_bad_*"))
+        assert [file.read_text() for file in kept] == [text]
+        assert parse_saved((tmp_path / f"auto_settings.sav{end}").read_text()).values
+
+
+def test_saved_settings_go_into_three_files_in_turn(tmp_path: Path, group: TomoStreamGroup) -> None:
+    def centers() -> list[str | None]:
+        paths = [tmp_path / f"auto_settings.sav{number}" for number in range(3)]
+        return [
+            parse_saved(path.read_text()).values[f"{PREFIX}Center"] if path.exists() else None
+            for path in paths
+        ]
+
+    autosave = saver(tmp_path, group)
+    assert autosave.save_sequence()  # nothing has been saved
+    assert centers() == [None, None, None]
+    for center in (1.0, 2.0, 3.0, 4.0):
+        put(group, Center=center)
+        assert autosave.save_sequence()  # nothing new either
+        assert autosave.save_now()
+        assert autosave.save_sequence()
+    assert centers() == ["4", "2", "3"]
+    for number, age_s in enumerate((30, 10, 20)):
+        changed_s = time.time() - age_s
+        os.utime(tmp_path / f"auto_settings.sav{number}", (changed_s, changed_s))
+    later = saver(tmp_path, group)  # goes on with the oldest
+    put(group, Center=5.0)
+    assert later.save_now()
+    assert later.save_sequence()
+    assert centers() == ["5", "2", "3"]
+    first = (tmp_path / "auto_settings.sav0").stat()
+    assert first.st_ino != (tmp_path / "auto_settings.sav").stat().st_ino
+
+
+def test_a_start_that_finds_other_settings_keeps_them_with_its_date(
+    tmp_path: Path, group: TomoStreamGroup
+) -> None:
+    def dated() -> list[str]:
+        return sorted(path.name for path in tmp_path.glob("auto_settings.sav_*"))
+
+    autosave = saver(tmp_path, group)
+    autosave.restore()
+    assert dated() == []
+    autosave.save_now()
+    for center, n_files in ((1.0, 1), (1.0, 1), (2.0, 2)):
+        put(group, Center=center)
+        assert autosave.save_now()
+        later = saver(tmp_path, new_group())
+        later.restore()
+        assert later.status.rebooted.text == "Ok"
+        assert len(dated()) == n_files
+    for name in dated():
+        assert re.fullmatch(r"auto_settings\.sav_\d{6}-\d{6}(_2)?", name)
+    assert saver(tmp_path, new_group()).restore() == []
+
+
+def test_a_sequence_that_can_not_be_written_is_said_and_tried_again(
+    tmp_path: Path, group: TomoStreamGroup, caplog: pytest.LogCaptureFixture
+) -> None:
+    autosave = saver(tmp_path, group)
+    assert autosave.save_now()
+    blocked = tmp_path / f".auto_settings.sav0.{os.getpid()}.tmp"
+    blocked.mkdir()
+    assert not autosave.save_sequence()
+    assert not autosave.save_sequence()
+    assert autosave.save_now()
+    assert autosave.status.saving.condition == Condition.SEQUENCE_FAILED
+    assert autosave.status.saving.text == "Can't write .sav0: Is a directory"
+    assert caplog.text.count("it is tried again") == 1
+    asyncio.run(autosave.status.show())
+    assert group.records["SR_status"].field_values["SEVR"] == 2
+    blocked.rmdir()
+    assert autosave.save_sequence()
+    assert autosave.status.saving == OK
+    assert "settings are saved again" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -172,6 +341,19 @@ def test_a_file_that_is_not_whole_is_not_used(
         ("AbortRecon 1", "commands are never restored"),
         ("Watchdog 5", "commands are never restored"),
         ("Status 1", "commands are never restored"),
+        ("FindCenter 1", "commands are never restored"),
+        ("FindCenter.RVAL 1", "commands are never restored"),
+        ("FramesMissed 5", "it is no setting"),
+        ("SR_status 4", "it is no setting"),
+        ("ReconPVAName ", "need a channel name"),
+        ("ReconPVAName a b", "no blanks"),
+        ("ReconStatus Ready", "not a number"),
+        ('ReconStatus @array@ { "256" }', "is outside"),
+        ("ReconStatus @array@ { " + '"1" ' * 257 + "}", "longer than 256"),
+        ("OrthoX.VAL$ 5", "no such record or field"),
+        ("OrthoX.PREC$ 5", "no such record or field"),
+        ("Center.HHSV 9", "none of the choices"),
+        ("Center.HHSV Bad", "none of the choices"),
         ("Nonsense 1", "no such record"),
         ("Center.NONE 1", "no such record or field"),
         ("Center.NAME x", "not writable"),
@@ -199,58 +381,18 @@ def test_values_are_refused_one_by_one(
     assert group.records["StartRecon"].value == 0
 
 
-def test_request_files_name_what_is_saved(tmp_path: Path) -> None:
-    (tmp_path / "inner.req").write_text("$(P)$(R)Inner\n${P}Brace$(Q=q)")
-    (tmp_path / "outer.req").write_text(
-        "# a comment\n"
-        "#controlPV $(P)$(R)ReconTime\n"
-        "\n"
-        "  $(P)$(R)First   # said behind it\n"
-        'file "inner.req", P=$(P) R="other:"\n'
-        "file inner.req P=x:, R=\n"
-        "$(P)$(R)First\n"
-        "$(P)$(R)Last.PREC"
-    )
-    assert read_request(tmp_path / "outer.req", {"P": "a:", "R": "b:"}) == [
-        "a:b:First",
-        "a:other:Inner",
-        "a:Braceq",
-        "x:Inner",
-        "x:Braceq",
-        "a:b:Last.PREC",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("text", "what"),
-    [
-        ("$(NONE)x", ":1: macro NONE is not defined"),
-        ("\nfile", ":2: 'file' without a file's name"),
-        ("file other.req x", ":1: 'x' is not NAME=value"),
-        ("file bad.req", "without an end"),
-        ("file none.req", "none.req: can't be read"),
-    ],
-)
-def test_errors_in_request_files_name_file_and_line(tmp_path: Path, text: str, what: str) -> None:
-    path = tmp_path / "bad.req"
-    path.write_text(text)
-    with pytest.raises(ConfigError) as caught:
-        read_request(path, {})
-    assert what in str(caught.value)
-
-
 def test_what_is_no_record_here_is_said_and_left_out(
     tmp_path: Path, group: TomoStreamGroup, caplog: pytest.LogCaptureFixture
 ) -> None:
     request = tmp_path / "own.req"
     request.write_text("$(P)$(R)Center\n$(P)$(R)Center.PREC\n$(P)$(R)Nonsense")
     assert Autosave(tmp_path, [request], MACROS, group).save_now()
-    values = parse_saved((tmp_path / "auto_settings.sav").read_text())
+    values = parse_saved((tmp_path / "auto_settings.sav").read_text()).values
     assert values == {f"{PREFIX}Center": "0", f"{PREFIX}Center.PREC": "3"}
     assert "Nonsense, which is no record here" in caplog.text
 
 
-def test_a_folder_that_can_not_be_written_is_said_once(
+def test_a_folder_that_can_not_be_written_is_said_once_and_tried_again(
     tmp_path: Path, group: TomoStreamGroup, caplog: pytest.LogCaptureFixture
 ) -> None:
     blocked = tmp_path / "file"
@@ -260,11 +402,43 @@ def test_a_folder_that_can_not_be_written_is_said_once(
         assert not autosave.save_now()
         assert not autosave.save_now()
     assert caplog.text.count("settings can't be saved") == 1
+    assert autosave.status.saving.text == "Can't write .sav: File exists"
     assert saver(blocked, group).restore() == []
+    blocked.unlink()
+    asyncio.run(_run_until(autosave, (blocked / "auto_settings.sav").exists))
+    assert "settings are saved again" in caplog.text
+    assert autosave.status.saving == OK
+    caplog.clear()
+    blocked.rename(tmp_path / "away")
+    blocked.write_text("in the way again")
+    assert not autosave.save_now()
+    assert "settings can't be saved" in caplog.text
+    blocked.unlink()  # nothing has changed since, and yet it is saved
+    asyncio.run(_run_until(autosave, (blocked / "auto_settings.sav").exists))
+
+
+def test_the_loop_beats_saves_and_fills_the_sequence(
+    tmp_path: Path, group: TomoStreamGroup
+) -> None:
+    autosave = saver(tmp_path, group)
+    beats: set[int] = set()
+
+    def done() -> bool:
+        beats.add(group.records["SR_heartbeat"].value)
+        recently = group.records["SR_recentlyStr"].value
+        return len(beats) == 2 and recently == "Wrote 'auto_settings.sav0'"
+
+    asyncio.run(_run_until(autosave, done))
+    values = {name: record.value for name, record in group.records.items()}
+    assert (values["SR_status"], values["SR_statusStr"]) == (4, "Ok")
+    assert (values["SR_0_Status"], values["SR_0_StatusStr"]) == (4, "Ok")
+    assert (values["SR_0_Name"], values["SR_0_State"]) == ("auto_settings", 12)
+    for name in ("SR_0_Time", "SR_rebootTime"):
+        assert time.strptime(f"{values[name]} 2024", "%a %b %d %H:%M:%S %Y")
 
 
 async def _run_until(autosave: Autosave, condition: Any) -> None:
-    task = asyncio.create_task(autosave.run(period_s=0.02))
+    task = asyncio.create_task(autosave.run(period_s=0.02, sequence_period_s=0.03))
     try:
         async with asyncio.timeout(5):
             while not condition():
@@ -286,31 +460,7 @@ def test_changes_are_saved_periodically_and_only_changes(
     assert path.stat().st_mtime_ns == first
     put(group, Center=77.0)
     asyncio.run(_run_until(autosave, lambda: path.stat().st_mtime_ns != first))
-    assert parse_saved(path.read_text())[f"{PREFIX}Center"] == "77"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="kills a forked process")
-def test_at_any_kill_the_old_or_the_new_file_is_whole(tmp_path: Path) -> None:
-    path, backup = tmp_path / "auto_settings.sav", tmp_path / "auto_settings.savB"
-    contents = {b"A" * 300_000 + b"\n<END>\n", b"B" * 200_000 + b"\n<END>\n"}
-    seen: set[bytes] = set()
-    for round_ in range(25):
-        child = os.fork()
-        if child == 0:
-            while True:  # until it is killed
-                for content in contents:
-                    autosave_module._write_whole(path, content, backup if path.exists() else None)
-        time.sleep(0.004 * (1 + round_ % 7))
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        if path.exists():
-            seen.add(path.read_bytes())
-            assert path.read_bytes() in contents
-        if backup.exists():
-            assert path.exists()
-            assert backup.read_bytes() in contents
-    assert seen
-    assert backup.exists()
+    assert parse_saved(path.read_text()).values[f"{PREFIX}Center"] == "77"
 
 
 @pytest.mark.parametrize("hard_links", [True, False])
@@ -365,7 +515,7 @@ def test_the_newest_of_the_older_files_is_the_last_resort(
     assert names[0] == "auto_settings.sav0"
     assert "auto_settings.sav" not in names
     assert "auto_settings.savB" not in names
-    assert sum("_bad_" in name for name in names) == 2  # sav and savB; sav1 stays
+    assert sum("_bad_" in name for name in names) == 3
 
 
 def test_settings_of_another_ioc_are_set_aside(

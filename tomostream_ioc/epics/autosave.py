@@ -3,94 +3,54 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from tomostream_ioc.epics.database import expand, read_text
+from caproto import ChannelType
+
 from tomostream_ioc.epics.dbd import FieldSpec
 from tomostream_ioc.epics.group import TomoStreamGroup
 from tomostream_ioc.epics.record import Record
+from tomostream_ioc.epics.request_file import read_request
+from tomostream_ioc.epics.save_status import OK, Condition, Report, SaveStatus
+from tomostream_ioc.epics.saved_file import (
+    Saved,
+    escape,
+    free_name,
+    read_saved,
+    remove_leftovers,
+    saved_text,
+    write_whole,
+)
 from tomostream_ioc.epics.wire import PutError, check_enum, check_float, check_int, check_text
-from tomostream_ioc.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-FILE_NAME = "auto_settings.sav"
+NAME = "auto_settings"
+FILE_NAME = f"{NAME}.sav"
 PERIOD_S = 30.0
+SEQUENCE_PERIOD_S = 60.0
+N_SEQUENCE_FILES = 3
+BEAT_PERIOD_S = 1.0
 # a command, or what follows the run: never restored, whoever saved it
-NEVER_RESTORED = frozenset({"StartRecon", "AbortRecon", "Watchdog", "Status", "ServerRunning"})
-_END = "<END>"
-_MAX_DEPTH = 20
-
-
-def read_request(
-    path: str | os.PathLike[str], macros: Mapping[str, str], depth: int = 0
-) -> list[str]:
-    """The PV names (``record`` or ``record.FIELD``) that a request file asks to save.
-
-    Comments and ``#controlPV`` lines name none; ``file "other.req", P=$(P)`` takes in another
-    file from the same folder. Raises ConfigError with file:line.
-    """
-    names: list[str] = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        place = f"{path}:{number}"
-        text = line.partition("#")[0].strip()
-        if not text:
-            continue
-        if depth > _MAX_DEPTH:
-            raise ConfigError(f"{place}: request files take in each other without an end")
-        words = text.split(None, 1)
-        if words[0] == "file":
-            other, given = _file_line(words[1] if len(words) > 1 else "", macros, place)
-            names += read_request(Path(path).parent / other, given, depth + 1)
-        else:
-            names.append(expand(words[0], macros, place))
-    return list(dict.fromkeys(names))
-
-
-def _file_line(text: str, macros: Mapping[str, str], place: str) -> tuple[str, dict[str, str]]:
-    """Name and macros of ``"other.req", P=$(P), R=x``; commas and spaces both divide."""
-    if text.startswith('"'):
-        name, _, rest = text[1:].partition('"')
-    else:
-        name, _, rest = text.replace(",", " ").partition(" ")
-    if not name:
-        raise ConfigError(f"{place}: 'file' without a file's name")
-    given: dict[str, str] = {}
-    for definition in rest.replace(",", " ").split():
-        key, equals, value = definition.partition("=")
-        if not equals:
-            raise ConfigError(f"{place}: {definition!r} is not NAME=value")
-        given[key] = expand(value.strip('"'), macros, place)
-    return expand(name, macros, place), given
-
-
-def parse_saved(text: str) -> dict[str, str]:
-    """PV -> value of a .sav file; raises ValueError for a file that is not whole."""
-    lines = text.split("\n")
-    if _END not in lines:
-        raise ValueError(f"no {_END}: the file is not whole")
-    values: dict[str, str] = {}
-    for number, line in enumerate(lines[: lines.index(_END)], start=1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        name, space, value = line.partition(" ")
-        if not space or any(ord(character) < 32 for character in line):
-            raise ValueError(f"line {number} is not 'PV value'")
-        values[name] = value
-    return values
+NEVER_RESTORED = frozenset(
+    {"StartRecon", "AbortRecon", "FindCenter", "Watchdog", "Status", "ServerRunning"}
+)
+_DATED = re.compile(re.escape(FILE_NAME) + r"_\d{6}-\d{6}(_\d+)?")
 
 
 class Autosave:
     """Keeps what the request files name in ``<directory>/auto_settings.sav``.
 
-    The request files are read at once: raises ConfigError. Restoring and saving never raise;
-    what goes wrong is one line in the log.
+    Beside it are .savB, the file before; .sav0 to .sav2, written in turn; and one file with a date
+    for each start that found other settings. The request files are read at once: raises
+    ConfigError. Restoring and saving never raise; what goes wrong is one line in the log, and in
+    the SR_ records.
     """
 
     def __init__(
@@ -101,10 +61,12 @@ class Autosave:
         group: TomoStreamGroup,
     ):
         self.path = Path(directory) / FILE_NAME
+        self.status = SaveStatus(group, NAME)
         self._group = group
         self._lock = threading.Lock()  # a save in a thread, and the last one at exit
         self._written: list[str] | None = None
-        self._complaint = ""
+        self._in_sequence: list[str] | None = None  # the lines that the newest of .sav0.. has
+        self._next_number: int | None = None  # which of them is the next; None: the oldest
         self._unreadable = False  # the file may hold settings: it is not written over
         self._names: list[str] = []
         for request in request_files:
@@ -115,14 +77,22 @@ class Autosave:
                     self._names.append(name)
 
     def _find(self, name: str) -> tuple[Record, FieldSpec | None] | None:
-        """The record that a PV names, and its field if that is not VAL."""
+        """The record that a PV names, and its field if that is not VAL.
+
+        ``$`` behind the field of a string asks for all of it, which is what is saved in any case.
+        """
         record_name, _, field = name.partition(".")
         record = self._group.records.get(record_name.removeprefix(self._group.prefix))
         if record is None or not record_name.startswith(self._group.prefix):
             return None
+        is_long, field = field.endswith("$"), field.removesuffix("$")
         if field in ("", "VAL"):
-            return record, None
-        return (record, record.specs[field]) if field in record.specs else None
+            is_text = record.data_type == ChannelType.STRING
+            return (record, None) if is_text or not is_long else None
+        spec = record.specs.get(field)
+        if spec is None or (is_long and spec.kind not in "SL"):
+            return None
+        return record, spec
 
     # --- restore --------------------------------------------------------------------------
 
@@ -130,14 +100,15 @@ class Autosave:
         """Set the records from the saved file, before the server runs.
 
         Where the file can't be used, .savB is, then the newest of .sav0 to .sav2, then none; the
-        log says which. A .sav or .savB that is broken or another IOC's is set aside, one that
-        can't be read stays as it is. Nothing is put to the run. Returns a sentence for each value
-        that was refused.
+        log and SR_rebootStatus say which. One that is broken or another IOC's is set aside, one
+        that can't be read stays as it is. Nothing is put to the run. Returns a sentence for each
+        value that was refused.
         """
-        missed = False
+        remove_leftovers(self.path)
+        bad: list[str] = []
         for path in self._candidates():
             try:
-                values = self._parse(path)
+                saved = self._parse(path)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
@@ -146,38 +117,60 @@ class Autosave:
                     self._unreadable = True
                     log.error("so no settings are saved: make it readable, then start again")
             except ValueError as error:
-                kept = self._set_aside(path) if path in (self.path, self._backup) else ""
-                log.warning("%s is not used: %s%s", path, error, kept)
+                log.warning("%s is not used: %s%s", path, error, self._set_aside(path))
             else:
-                if path != self.path:
-                    log.warning("settings are restored from %s", path)
-                return [
-                    f"{name} is not restored: {reason}"
-                    for name, text in values.items()
-                    if (reason := self._restore_one(name, text)) is not None
-                ]
-            missed = True
-        if missed:
+                return self._restore_from(path, saved, bad)
+            bad.append(path.suffix)
+        if bad:
             log.warning("no saved settings can be used: the defaults hold")
+            report = Report(Condition.FAILURE, f"Defaults: bad {', '.join(bad)}")
+        else:
+            report = Report(Condition.WARNING, "Defaults: there is no .sav file")
+        self.status.restored(report)
         return []
+
+    def _restore_from(self, path: Path, saved: Saved, bad: list[str]) -> list[str]:
+        """Restore from the first file that can be used; ``bad`` are those before it."""
+        remarks: list[str] = []
+        if path != self.path:
+            log.warning("settings are restored from %s", path)
+            why = f"bad {', '.join(bad)}" if bad else "no .sav"
+            remarks.append(f"From {path.suffix}: {why}")
+        if saved.n_not_connected:
+            log.warning("%s: %d values had not been there to save", path, saved.n_not_connected)
+            remarks.append(f"{saved.n_not_connected} not saved")
+        refusals = [
+            f"{name} is not restored: {reason}"
+            for name, text in saved.values.items()
+            if (reason := self._restore_one(name, text)) is not None
+        ]
+        if refusals:
+            remarks.append(f"{len(refusals)} refused")
+        if not self._keep_dated(path, saved):
+            remarks.append("no dated copy")
+        self.status.restored(Report(Condition.WARNING, "; ".join(remarks)) if remarks else OK)
+        return refusals
 
     @property
     def _backup(self) -> Path:
         """What the file was before the last save."""
         return self.path.with_name(FILE_NAME + "B")
 
+    def _sequence(self) -> list[Path]:
+        return [self.path.with_name(f"{FILE_NAME}{number}") for number in range(N_SEQUENCE_FILES)]
+
     def _candidates(self) -> list[Path]:
         """The files that may hold settings, the best first."""
-        older = [self.path.with_name(f"{FILE_NAME}{number}") for number in range(3)]
-        # EPICS autosave writes these in turn, every minute: each of them may be the newest
-        return [self.path, self._backup, *sorted(older, key=_changed_s, reverse=True)]
+        newest_first = sorted(self._sequence(), key=_changed_s, reverse=True)
+        return [self.path, self._backup, *newest_first]
 
-    def _parse(self, path: Path) -> dict[str, str]:
+    def _parse(self, path: Path) -> Saved:
         """Raises OSError, or ValueError for a file that is broken or another IOC's."""
-        values = parse_saved(path.read_text(encoding="latin-1"))
-        if values and not any(name.startswith(self._group.prefix) for name in values):
-            raise ValueError(f"it is another IOC's, nothing in it is {self._group.prefix}*")
-        return values
+        saved = read_saved(path)
+        prefix = self._group.prefix
+        if saved.values and not any(name.startswith(prefix) for name in saved.values):
+            raise ValueError(f"it is another IOC's, nothing in it is {prefix}*")
+        return saved
 
     def _restore_one(self, name: str, text: str) -> str | None:
         """Why a value is refused, or None."""
@@ -187,9 +180,13 @@ class Autosave:
         record, spec = found
         if record.pvname.removeprefix(self._group.prefix) in NEVER_RESTORED:
             return "commands are never restored"
+        if not record.is_writable:
+            return "this record shows a state, it is no setting"
         try:
             if spec is None:
-                record.restore(record.accept_text(text))
+                value = record.accept_text(text)
+                self._group.check_setting(record, value)
+                record.restore(value)
             elif spec.read_only:
                 return "this field is not writable"
             else:
@@ -200,17 +197,22 @@ class Autosave:
 
     def _set_aside(self, path: Path) -> str:
         """Keep a file that can't be used, as the next save would write over it; says where."""
-        stem = aside = f"{path.name}_bad_{time.strftime('%y%m%d-%H%M%S')}"
-        number = 1
-        while path.with_name(aside).exists():
-            number += 1
-            aside = f"{stem}_{number}"
         try:
-            path.rename(path.with_name(aside))
+            return f"; it is kept as {_moved_aside(path).name}"
+        except OSError as error:  # tried again before anything is written over it
+            return f"; it can't be set aside: {error.strerror or error}"
+
+    def _keep_dated(self, path: Path, saved: Saved) -> bool:
+        """Keep what was restored under the date of this start, unless the last such file has it."""
+        try:
+            dated = [one for one in self.path.parent.iterdir() if _DATED.fullmatch(one.name)]
+            if dated and _values(max(dated, key=_changed_s)) == saved.values:
+                return True
+            write_whole(free_name(self.path), path.read_bytes())
         except OSError as error:
-            self._unreadable = True
-            return f"; it can't be set aside, so nothing is saved: {error.strerror or error}"
-        return f"; it is kept as {aside}"
+            log.warning("%s can't be copied: %s", path, error.strerror or error)
+            return False
+        return True
 
     # --- save -----------------------------------------------------------------------------
 
@@ -220,46 +222,124 @@ class Autosave:
             found = self._find(name)
             if found is not None:
                 record, spec = found
-                text = record.save_text() if spec is None else str(record.field(spec.name))
+                text = record.save_text() if spec is None else _text_of_field(record, spec)
                 lines.append(f"{name} {text}")
         return lines
 
-    async def run(self, period_s: float = PERIOD_S) -> None:
-        """Save every ``period_s`` when something has changed, until cancelled."""
+    async def run(
+        self, period_s: float = PERIOD_S, sequence_period_s: float = SEQUENCE_PERIOD_S
+    ) -> None:
+        """Save every ``period_s`` when something has changed, until cancelled.
+
+        Every ``sequence_period_s`` what was saved since goes into the next of .sav0 to .sav2. What
+        fails is tried again in the next period.
+        """
+        start_s = time.monotonic()
+        save_s, sequence_s = start_s + period_s, start_s + sequence_period_s
         while True:
-            await asyncio.sleep(period_s)
-            lines = self._lines()
-            if lines != self._written:
-                await asyncio.to_thread(self._save, lines)
+            await self.status.beat()
+            await asyncio.sleep(min(period_s, sequence_period_s, BEAT_PERIOD_S))
+            try:
+                if time.monotonic() >= save_s:
+                    save_s = time.monotonic() + period_s
+                    lines = self._lines()
+                    if lines != self._written:
+                        await asyncio.to_thread(self._save, lines)
+                if time.monotonic() >= sequence_s:
+                    sequence_s = time.monotonic() + sequence_period_s
+                    await asyncio.to_thread(self.save_sequence)
+            except Exception:
+                log.exception("settings could not be saved")
 
     def save_now(self) -> bool:
         """Save at once, as at exit; False where that failed or must not be."""
         return self._save(self._lines())
 
     def _save(self, lines: list[str]) -> bool:
-        stamp = time.strftime("%y%m%d-%H%M%S")
-        header = f"# autosave R5.3\tAutomatically generated - DO NOT MODIFY - {stamp}"
         with self._lock:
             if self._unreadable:  # restore() has said so
+                self.status.saving_is(Report(Condition.FAILURE, "Not saved: .sav can't be read"))
                 return False
             try:
-                content = "\n".join([header, *lines, _END, ""]).encode("latin-1")
-                _write_whole(self.path, content, self._backup if self._is_good() else None)
+                backup = self._backup if self._make_room(self.path) else None
+                self._make_room(self._backup)
+                write_whole(self.path, saved_text(lines).encode("ascii"), backup)
             except OSError as error:
-                complaint = f"settings can't be saved to {self.path}: {error.strerror or error}"
-                if complaint != self._complaint:  # every 30 s the same would fill the log
-                    log.error("%s", complaint)
-                self._complaint = complaint
+                self._written = None  # try again, also where the old values come back
+                self._failed(Condition.FAILURE, self.path, error)
                 return False
-            self._complaint, self._written = "", lines
+            self._written = lines
+            self.status.wrote(self.path.name)
+            self._works(Condition.FAILURE)
             return True
 
-    def _is_good(self) -> bool:
-        """True when what is there now is worth a backup."""
+    def save_sequence(self) -> bool:
+        """Copy the file into the oldest of .sav0 to .sav2, if it has been saved since.
+
+        False where that failed.
+        """
+        with self._lock:
+            lines = self._written
+            if lines is None or lines == self._in_sequence:
+                return True
+            files = self._sequence()
+            if self._next_number is None:
+                self._next_number = files.index(min(files, key=_changed_s))
+            path = files[self._next_number]
+            try:
+                self._make_room(path)
+                # no second name of the same file: a C IOC writes over the .sav in place
+                write_whole(path, saved_text(lines).encode("ascii"))
+            except OSError as error:
+                self._failed(Condition.SEQUENCE_FAILED, path, error)
+                return False
+            self._in_sequence = lines
+            self._next_number = (self._next_number + 1) % N_SEQUENCE_FILES
+            self.status.wrote(path.name)
+            self._works(Condition.SEQUENCE_FAILED)
+            return True
+
+    def _failed(self, condition: Condition, path: Path, error: OSError) -> None:
+        cause = error.strerror or str(error)
+        report = Report(condition, f"Can't write {path.suffix}: {cause}")
+        if report != self.status.saving:  # every 30 s the same would fill the log
+            log.error("settings can't be saved to %s: %s; it is tried again", path, cause)
+        self.status.saving_is(report)
+
+    def _works(self, condition: Condition) -> None:
+        """What may have failed before has been done now."""
+        known = self.status.saving.condition
+        if known == condition:
+            log.warning("settings are saved again")
+        if known in (condition, Condition.NO_STATUS):
+            self.status.saving_is(OK)
+
+    def _make_room(self, path: Path) -> bool:
+        """Set aside what is there if it is not a good file of this IOC's; True if it is.
+
+        Raises OSError.
+        """
         try:
-            return bool(self._parse(self.path))
-        except (OSError, ValueError):
+            return bool(self._parse(path).values)
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except (OSError, ValueError) as error:
+            kept = _moved_aside(path)
+            log.warning("%s is not a good file: %s; it is kept as %s", path, error, kept.name)
+            return False
+
+
+def _moved_aside(path: Path) -> Path:
+    """Rename a file that can't be used; raises OSError."""
+    return path.rename(free_name(path, "bad_"))
+
+
+def _values(path: Path) -> dict[str, str] | None:
+    """What a file holds, None where it is broken; raises OSError."""
+    try:
+        return read_saved(path).values
+    except ValueError:
+        return None
 
 
 def _changed_s(path: Path) -> float:
@@ -267,6 +347,11 @@ def _changed_s(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return 0.0
+
+
+def _text_of_field(record: Record, spec: FieldSpec) -> str:
+    value = record.field(spec.name)
+    return f"{value:.14g}" if spec.kind in "du" else escape(str(value))
 
 
 def _field_of_text(spec: FieldSpec, text: str) -> object:
@@ -279,47 +364,6 @@ def _field_of_text(spec: FieldSpec, text: str) -> object:
             whole = check_int(float(text), *bounds.get(spec.kind, ()))
             return float(whole) if spec.kind == "u" else whole
         case "e":
-            return check_enum(int(text), spec.menu)
+            return check_enum(int(text) if text.strip().isdigit() else text, spec.menu)
         case _:
             return check_text(text, spec.size)
-
-
-def _write_whole(path: Path, content: bytes, backup: Path | None = None) -> None:
-    """Replace a file so that at any moment, also after a crash, the old or the new one is whole.
-
-    What it was before goes on as ``backup``, which is replaced in the same way.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if temporary.read_bytes() != content:
-            raise OSError("what was read back is not what was written")
-        if backup is not None:
-            _keep(path, backup)
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _keep(path: Path, backup: Path) -> None:
-    """Give the file a second name; ``path`` itself stays, so nothing is ever without a file."""
-    link = backup.with_name(f".{backup.name}.{os.getpid()}.tmp")
-    link.unlink(missing_ok=True)  # of a process that was killed, and had the same number
-    try:
-        link.hardlink_to(path)
-    except OSError:  # a file system without hard links
-        _write_whole(backup, path.read_bytes())
-        return
-    link.replace(backup)
-    link.unlink(missing_ok=True)  # replace() does nothing where both are the same file already

@@ -6,6 +6,7 @@ from caproto.server import PVGroup
 
 from tomostream_ioc.epics.calcout import Calcout
 from tomostream_ioc.epics.declare import declare
+from tomostream_ioc.epics.operation_records import OperationRecords
 from tomostream_ioc.epics.records import (
     Ao,
     Bi,
@@ -16,6 +17,7 @@ from tomostream_ioc.epics.records import (
     Stringout,
     Waveform,
 )
+from tomostream_ioc.epics.save_declarations import AutosaveRecords
 
 
 class TomoStreamRecords(PVGroup):
@@ -295,3 +297,7 @@ class TomoStreamRecords(PVGroup):
     roi_plugin_prefix = declare(
         Stringout, "RoiPluginPVPrefix", "CA prefix of the ROI plugin", macro="ROI_PLUGIN"
     )
+
+
+class IocRecords(TomoStreamRecords, OperationRecords, AutosaveRecords):
+    """Every record that is served."""

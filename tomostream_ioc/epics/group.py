@@ -9,8 +9,8 @@ from typing import Any
 from tomostream_ioc.epics.access import OPEN, AccessSecurity
 from tomostream_ioc.epics.channel import Deferred
 from tomostream_ioc.epics.dbd import fields_of
+from tomostream_ioc.epics.declarations import IocRecords
 from tomostream_ioc.epics.operation import OperationReporter
-from tomostream_ioc.epics.operation_records import IocRecords
 from tomostream_ioc.epics.record import Record
 from tomostream_ioc.epics.records import Mbbo
 from tomostream_ioc.epics.reporter import RunReporter
@@ -137,6 +137,14 @@ class TomoStreamGroup(IocRecords):
             theta_pva=self.theta_pva.value,
         )
 
+    def check_setting(self, record: Record, value: Any) -> None:
+        """Raises PutError for a value that the record could hold, but nobody could use."""
+        if record is self.recon_pva:
+            if not value.strip():
+                raise PutError("the slices need a channel name")
+            if any(character.isspace() for character in value):
+                raise PutError("a channel name has no blanks")
+
     # --- putters: called with an accepted value, before it is stored --------------------------
 
     async def group_write(self, instance: Any, value: Any) -> Deferred | None:
@@ -180,10 +188,7 @@ class TomoStreamGroup(IocRecords):
         self.control.set_center_auto(bool(value))
 
     async def _put_recon_pva(self, instance: Record, value: str) -> None:
-        if not value.strip():
-            raise PutError("the slices need a channel name")
-        if any(character.isspace() for character in value):
-            raise PutError("a channel name has no blanks")
+        self.check_setting(instance, value)
         self.control.set_output(value)
 
     async def _put_name(self, instance: Record, value: str) -> None:

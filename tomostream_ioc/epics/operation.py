@@ -17,7 +17,7 @@ from tomostream_ioc.epics.record import Record
 from tomostream_ioc.epics.wire import INT32_MAX, PutError
 
 if TYPE_CHECKING:
-    from tomostream_ioc.epics.operation_records import IocRecords
+    from tomostream_ioc.epics.operation_records import OperationRecords
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class OperationReporter:
     HEARTBEAT stands still when that loop does; load and memory are looked at every 10 s.
     """
 
-    def __init__(self, records: IocRecords):
+    def __init__(self, records: OperationRecords):
         self._records = records
         self._process = psutil.Process()
         self._task: asyncio.Task[None] | None = None

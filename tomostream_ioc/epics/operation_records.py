@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from tomostream_ioc.epics.declarations import TomoStreamRecords
+from caproto.server import PVGroup
+
 from tomostream_ioc.epics.declare import declare
 from tomostream_ioc.epics.records import Ao, Longout, Stringout
 
 
-class IocRecords(TomoStreamRecords):
-    """Every record of the IOC: those of the reconstruction, then those of the process."""
+class OperationRecords(PVGroup):
+    """What iocStats shows of an IOC."""
 
     heartbeat = declare(
         Longout,

@@ -189,6 +189,11 @@ class Record(Wire, PvpropertyData):
         level = security_level(self.rtyp, field)
         return self.security.grant(self.field_values["ASG"], level, address, user)
 
+    @property
+    def is_writable(self) -> bool:
+        """True for what users set, False for what only shows a state."""
+        return AccessRights.WRITE in self._client_access
+
     # --- what the types say ---------------------------------------------------------------
 
     def configure(self) -> None:

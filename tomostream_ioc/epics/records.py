@@ -11,6 +11,7 @@ from tomostream_ioc.epics import wire
 from tomostream_ioc.epics.channel import VALUE_LOG
 from tomostream_ioc.epics.dbd import STATES
 from tomostream_ioc.epics.record import Record
+from tomostream_ioc.epics.saved_file import array_elements, array_text, escape
 from tomostream_ioc.epics.wire import PutError
 
 
@@ -261,6 +262,9 @@ class Stringout(Record):
         flags |= SubscriptionType.DBE_VALUE if self.field_values["MPST"] else 0
         return flags | (SubscriptionType.DBE_LOG if self.field_values["APST"] else 0)
 
+    def save_text(self) -> str:
+        return escape(self.value)
+
     def accept_text(self, text: str) -> str:
         return self.accept(text)
 
@@ -311,13 +315,12 @@ class Waveform(Record):
         return self.value.partition(b"\0")[0].decode("utf-8", "replace")
 
     def save_text(self) -> str:
-        elements = " ".join(f'"{byte}"' for byte in self.value)
-        return f"@array@ {{ {elements} }}" if elements else "@array@ { }"
+        return array_text(self.value)
 
     def accept_text(self, text: str) -> bytes:
-        if not (text.startswith("@array@ {") and text.endswith("}")):
-            raise PutError("not an array")
-        words = text[len("@array@ {") : -1].replace('"', " ").split()
+        words = array_elements(text)
+        if words is None:  # C writes an array of one element without braces, an empty one as ''
+            words = [text] if text else []
         return self.accept(
             wire.to_bytes([w.encode() for w in words], ChannelType.STRING, self.capacity)
         )

@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass, fields
 from caproto import AccessRights
 
 from tomostream_ioc.epics.dbd import STATES
-from tomostream_ioc.epics.operation_records import IocRecords
+from tomostream_ioc.epics.declarations import IocRecords
 from tomostream_ioc.epics.record import Record
 from tomostream_ioc.epics.records import Waveform
 from tomostream_ioc.epics.wire import double_to_string
