@@ -17,6 +17,7 @@ import numpy as np
 
 from tomostream_ioc.config import Config, fail, parse
 from tomostream_ioc.console import StatusLine, on_terminal, say, set_up_logging
+from tomostream_ioc.epics.access import OPEN, read_access_file, summary
 from tomostream_ioc.epics.autosave import Autosave
 from tomostream_ioc.epics.database import read_substitutions
 from tomostream_ioc.epics.group import TomoStreamGroup
@@ -54,10 +55,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 class Program:
-    """One IOC, from start to end."""
+    """One IOC, from start to end. Raises ConfigError for a wrong access security file."""
 
     def __init__(self, config: Config):
         self._config = config
+        path = config.access_security
+        self._security = OPEN if path is None else read_access_file(path)
         self._ending = asyncio.Event()
         self._exit_code = 0
 
@@ -107,11 +110,14 @@ class Program:
             timeout_s=config.timeout_s,
             allocate=pinned_empty if device.startswith("cuda") else np.empty,
         )
-        group = TomoStreamGroup(config.prefix, macros=config.macros, control=runner)
+        group = TomoStreamGroup(
+            config.prefix, macros=config.macros, control=runner, security=self._security
+        )
         autosave = self._autosave(group)
         serving = await _serve(IocContext(group.pvdb, list(config.interfaces) or None))
         serving.add_done_callback(self._on_server_end)
         stack.push_async_callback(self._end_server, serving)
+        log.info("%s", summary(self._security, config.access_security, config.interfaces))
         if autosave is not None:
             stack.push_async_callback(_in_time, autosave.save_now)
             saving = asyncio.create_task(autosave.run(config.autosave_period_s))

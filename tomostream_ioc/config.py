@@ -55,6 +55,7 @@ class Config:
     device: str = "auto"
     memory_limit: int | None = None  # bytes on the device that computes; None: what is free
     interfaces: tuple[str, ...] = ()
+    access_security: Path | None = None  # None: who reaches the interfaces may read and write
     list_pvs: bool = False
     simulate: bool = False
     scan_file: Path | None = None
@@ -129,6 +130,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="serve CA and PVA on these addresses only (default: all)",
     )
     run.add_argument(
+        "--access-security",
+        metavar="FILE",
+        type=Path,
+        help="EPICS access security file: who may read and write (default: everybody who reaches "
+        "the interfaces)",
+    )
+    run.add_argument(
         "--timeout",
         metavar="S",
         type=float,
@@ -201,6 +209,7 @@ def parse(argv: Sequence[str], read_substitutions: SubstitutionsReader | None = 
         device=args.device,
         memory_limit=size_bytes("--memory-limit", args.memory_limit),
         interfaces=tuple(args.interfaces),
+        access_security=args.access_security,
         list_pvs=args.list_pvs,
         simulate=args.simulate is not None,
         scan_file=scan_file,

@@ -100,6 +100,11 @@ class Worker:
             "ctrl": control,
         }
 
+    def rights(self, name: str) -> list[bool]:
+        """May read, may write, as the server has told."""
+        chid = self.channel(name)
+        return [bool(ca.read_access(chid)), bool(ca.write_access(chid))]
+
     def bulk(self, names: list[str]) -> Any:
         """Type, count, access and value of many channels."""
         chids = [ca.create_channel(name, connect=False, auto_cb=False) for name in names]

@@ -56,10 +56,11 @@ def cubic_taps(u: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def shear_taps(theta_rad: float, n: int, center: float) -> tuple[np.ndarray, np.ndarray]:
-    """How the z slice reads one projection: columns and weights (8, n, n), axes tap, y, x.
+    """How the z slice reads one projection: columns and weights (24, n, n), axes tap, y, x.
 
-    The projection is resampled by a cubic at u = step * m + center for whole m; pixels take from
-    these linearly, at m = x - y tan or, where |sin| > |cos|, m = y - x cot.
+    The projection loses step^2 / 12 of its second difference, the edge being repeated, and is
+    resampled by a cubic at u = step * m + center for whole m; pixels take from these linearly, at
+    m = x - y tan or, where |sin| > |cos|, m = y - x cot.
     """
     index = np.arange(n) - float(n // 2)
     x, y = index[None, :], index[:, None]
@@ -70,10 +71,12 @@ def shear_taps(theta_rad: float, n: int, center: float) -> tuple[np.ndarray, np.
         step, m = -sin, y - x * (cos / sin)
     low = np.floor(m)
     columns, weights = [], []
+    away = step**2 / 12
     for tap, share in ((low, 1 - (m - low)), (low + 1, m - low)):
         c, w = cubic_taps(step * tap + center, n)
-        columns.append(c)
-        weights.append(w * share)
+        for shift, part in ((-1, -away), (0, 1 + 2 * away), (1, -away)):
+            columns.append(np.clip(c + shift, 0, n - 1))
+            weights.append(w * share * part)
     return np.concatenate(columns), np.concatenate(weights)
 
 

@@ -24,6 +24,7 @@ from caproto._dbr import _LongStringChannelType, native_float_types
 from caproto._utils import ConversionDirection
 
 from tomostream_ioc.epics import wire
+from tomostream_ioc.epics.access import Grant, Right
 from tomostream_ioc.epics.wire import PutError
 
 VALUE_LOG = SubscriptionType.DBE_VALUE | SubscriptionType.DBE_LOG
@@ -32,6 +33,11 @@ _LIMIT_KEYS = tuple(
     for side in ("upper", "lower")
     for kind in ("disp", "alarm", "warning", "ctrl")
 )
+_RIGHTS = {
+    Right.NONE: AccessRights.NO_ACCESS,
+    Right.READ: AccessRights.READ,
+    Right.WRITE: AccessRights.READ | AccessRights.WRITE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,19 @@ class Wire(ChannelData):
     _data: dict[str, Any]
     text_precision: int = 0
     _posting: int = 0
+
+    @property
+    def client_rights(self) -> AccessRights:
+        """What a client that may do everything can do with it."""
+        raise NotImplementedError
+
+    def grant(self, address: str, user: str) -> Grant:
+        """What access security gives to a client, see access.py."""
+        raise NotImplementedError
+
+    def check_access(self, hostname, username):
+        """Rights of a client. ``hostname`` is its address: see IocCircuit and plain_address."""
+        return _RIGHTS[self.grant(hostname or "", username or "").right] & self.client_rights
 
     async def client_put(self, data: Any, data_type: ChannelType) -> asyncio.Future[None] | None:
         """Store what a client sent; the future, if any, is done when the put has ended.

@@ -108,7 +108,7 @@ def _closing(text: str, opening: int, place: str) -> int:
     raise ConfigError(f"{place}: macro in {text!r} is not closed")
 
 
-class _Reader:
+class Reader:
     """The tokens of one file, one after the other."""
 
     def __init__(self, path: str | os.PathLike[str]):
@@ -208,7 +208,7 @@ def read_substitutions(
     ``macros``, then the environment, expand macros in file names and values; a relative file name
     is taken from the substitutions file's folder where the file is there. Raises ConfigError.
     """
-    reader = _Reader(path)
+    reader = Reader(path)
     outer = {**os.environ, **(macros or {})}
     common: dict[str, str] = {}
     loads: list[TemplateLoad] = []
@@ -231,7 +231,7 @@ def _found(template: str, folder: Path) -> str:
 
 
 def _macro_sets(
-    reader: _Reader, common: dict[str, str], outer: Mapping[str, str]
+    reader: Reader, common: dict[str, str], outer: Mapping[str, str]
 ) -> Iterator[dict[str, str]]:
     """The sets of macros of one ``file``: pattern { names } { values } ..., or { A=1 } ..."""
     reader.expect("{")
@@ -278,7 +278,7 @@ def read_database(
 def _read_into(
     records: dict[str, RecordDefinition], path: Path, macros: Mapping[str, str], depth: int
 ) -> None:
-    reader = _Reader(path)
+    reader = Reader(path)
     if depth > _MAX_DEPTH:
         raise ConfigError(f"{path}:1: this file includes itself")
     while not reader.done:
@@ -293,7 +293,7 @@ def _read_into(
 
 
 def _read_record(
-    reader: _Reader, records: dict[str, RecordDefinition], macros: Mapping[str, str]
+    reader: Reader, records: dict[str, RecordDefinition], macros: Mapping[str, str]
 ) -> None:
     record_type, name = _pair(reader, macros)
     place = reader.place()
@@ -311,7 +311,7 @@ def _read_record(
         (record.fields if keyword == "field" else record.info)[key] = value
 
 
-def _pair(reader: _Reader, macros: Mapping[str, str]) -> tuple[str, str]:
+def _pair(reader: Reader, macros: Mapping[str, str]) -> tuple[str, str]:
     """``(a, "b")``, expanded."""
     reader.expect("(")
     first = expand(reader.value(), macros, reader.place())

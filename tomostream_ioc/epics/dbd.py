@@ -117,6 +117,9 @@ PROCESS_PASSIVE = frozenset(
     | set(ARGUMENTS)
 )
 
+# Fields of access security level 0, asl(ASL0) in the DBD, beside VAL; the others are of level 1.
+_OPERATORS_FIELDS = {"calcout": {"ODLY", "DLYA", "OEVT", "OVAL", "POVL"}}
+
 
 @dataclass(frozen=True, slots=True)
 class FieldSpec:
@@ -160,3 +163,8 @@ def fields_of(record_type: str) -> dict[str, FieldSpec]:
     """
     tokens = _COMMON.split() + _TABLES[record_type].split()
     return {spec.name: spec for spec in map(_parse, tokens)}
+
+
+def security_level(record_type: str, field: str) -> int:
+    """Access security level of a field: 0 for what an operator changes, else 1."""
+    return 0 if field == "VAL" or field in _OPERATORS_FIELDS.get(record_type, ()) else 1

@@ -6,9 +6,11 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from tomostream_ioc.epics.access import OPEN, AccessSecurity
 from tomostream_ioc.epics.channel import Deferred
 from tomostream_ioc.epics.dbd import fields_of
-from tomostream_ioc.epics.declarations import TomoStreamRecords
+from tomostream_ioc.epics.operation import OperationReporter
+from tomostream_ioc.epics.operation_records import IocRecords
 from tomostream_ioc.epics.record import Record
 from tomostream_ioc.epics.records import Mbbo
 from tomostream_ioc.epics.reporter import RunReporter
@@ -46,7 +48,7 @@ Putter = Callable[[Record, Any], Awaitable[Deferred | None]]
 def _check_names(prefix: str, macros: Mapping[str, str]) -> None:
     """Raises ConfigError for a prefix or a macro that does not fit its records."""
     limit = fields_of("ao")["NAME"].size - 1
-    for prop in TomoStreamRecords._pvs_.values():
+    for prop in IocRecords._pvs_.values():
         name = f"{prefix}{prop.pvspec.name}"
         if len(name) > limit or not name.isascii() or not name.isprintable():
             raise ConfigError(f"{name!r} can't name a record: at most {limit} ASCII characters")
@@ -57,17 +59,26 @@ def _check_names(prefix: str, macros: Mapping[str, str]) -> None:
             raise ConfigError(f"macro {macro} can't be the value of {name}: {error}") from error
 
 
-class TomoStreamGroup(TomoStreamRecords):
+class TomoStreamGroup(IocRecords):
     """Every record of the product; tells the run what users ask, and users what the run says.
 
     ``prefix`` is P + R, ``macros`` those of the database (TOMO_SCAN, IMAGE_P ...). The tasks run
     from the server's start to its end; ``run_ended`` and ``params_changed`` (RunListener) may
-    come from any thread. Raises ConfigError for names that are too long.
+    come from any thread. ``security`` says who may read and write. Raises ConfigError for names
+    that are too long.
     """
 
-    def __init__(self, prefix: str, *, macros: Mapping[str, str], control: RunControl):
+    def __init__(
+        self,
+        prefix: str,
+        *,
+        macros: Mapping[str, str],
+        control: RunControl,
+        security: AccessSecurity = OPEN,
+    ):
         self.control = control
         self.reporter = RunReporter(self)
+        self.operation = OperationReporter(self)
         self._putters: dict[str, Putter] = {
             **dict.fromkeys(PARAMETERS, self._put_parameter),
             **dict.fromkeys(NAMES, self._put_name),
@@ -90,6 +101,7 @@ class TomoStreamGroup(TomoStreamRecords):
             if isinstance(record, Record)
         }
         for record in self.records.values():
+            record.security = security
             record.connect()
         # caproto's server calls these hooks of any record of its database
         self.watchdog.server_startup = self._open
@@ -228,6 +240,8 @@ class TomoStreamGroup(TomoStreamRecords):
         self.control.set_crosshair(bool(self.crosshair.value))
         self.control.set_center_auto(bool(self.center_auto.value))
         self.reporter.open()
+        self.operation.open()
 
     async def _close(self, async_lib: Any) -> None:
+        await self.operation.close()
         await self.reporter.close()

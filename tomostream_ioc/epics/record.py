@@ -19,6 +19,7 @@ from caproto import (
 from caproto.server import PVGroup, PvpropertyData
 
 from tomostream_ioc.epics import wire
+from tomostream_ioc.epics.access import OPEN, AccessSecurity, Grant
 from tomostream_ioc.epics.channel import VALUE_LOG, Deferred, Wire
 from tomostream_ioc.epics.dbd import (
     PROCESS_PASSIVE,
@@ -26,6 +27,7 @@ from tomostream_ioc.epics.dbd import (
     FieldSpec,
     fields_of,
     menu_strings,
+    security_level,
 )
 from tomostream_ioc.epics.wire import PutError
 from tomostream_ioc.model.control import Alarm, Severity
@@ -66,10 +68,12 @@ class Field(Wire):
     def epics_timestamp(self):
         return self.record.epics_timestamp
 
-    def check_access(self, hostname, username):
-        if self.spec.read_only:
-            return AccessRights.READ
-        return self.record.check_access(hostname, username)
+    @property
+    def client_rights(self) -> AccessRights:
+        return AccessRights.READ if self.spec.read_only else self.record.client_rights
+
+    def grant(self, address: str, user: str) -> Grant:
+        return self.record.grant_of(self.spec.name, address, user)
 
     async def client_put(self, data: Any, data_type: ChannelType) -> None:
         if self.record.field("DISP") and self.spec.name != "DISP":
@@ -109,6 +113,7 @@ class Record(Wire, PvpropertyData):
 
     rtyp: ClassVar[str]
     default_value: Any = 0
+    security: AccessSecurity = OPEN  # the group sets its own
     capacity: ClassVar[int] = 1
 
     def __init__(
@@ -172,8 +177,17 @@ class Record(Wire, PvpropertyData):
         """A field of the declaration, with the prefix of the records in it."""
         return value.replace("$(P)$(R)", self._ioc.prefix) if isinstance(value, str) else value
 
-    def check_access(self, hostname, username):
+    @property
+    def client_rights(self) -> AccessRights:
         return self._client_access
+
+    def grant(self, address: str, user: str) -> Grant:
+        return self.grant_of("VAL", address, user)
+
+    def grant_of(self, field: str, address: str, user: str) -> Grant:
+        """What access security gives to a client of a field; the group is that of ASG."""
+        level = security_level(self.rtyp, field)
+        return self.security.grant(self.field_values["ASG"], level, address, user)
 
     # --- what the types say ---------------------------------------------------------------
 

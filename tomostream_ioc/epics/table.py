@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass, fields
 from caproto import AccessRights
 
 from tomostream_ioc.epics.dbd import STATES
-from tomostream_ioc.epics.declarations import TomoStreamRecords
+from tomostream_ioc.epics.operation_records import IocRecords
 from tomostream_ioc.epics.record import Record
 from tomostream_ioc.epics.records import Waveform
 from tomostream_ioc.epics.wire import double_to_string
@@ -30,12 +30,12 @@ class PvRow:
 def pv_rows(prefix: str = "$(P)$(R)", macros: dict[str, str] | None = None) -> list[PvRow]:
     """Every record, in the order of its declaration; initial texts as the macros say."""
     named = {name: f"$({name})" for name in _macro_names()} if macros is None else macros
-    records = TomoStreamRecords(prefix, macros=named)
+    records = IocRecords(prefix, macros=named)
     return [_row(record) for record in records.pvdb.values() if isinstance(record, Record)]
 
 
 def _macro_names() -> list[str]:
-    given = (prop.pvspec.cls_kwargs for prop in TomoStreamRecords._pvs_.values())
+    given = (prop.pvspec.cls_kwargs for prop in IocRecords._pvs_.values())
     return [kwargs["macro"] for kwargs in given if kwargs.get("macro")]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from tomostream_ioc.recon.geometry import PlaneLine, ScanGeometry, TiltedRows, Views
-from tomostream_ioc.recon.kernels import LINE_MARGIN, line_length
+from tomostream_ioc.recon.kernels import LINE_MARGIN, SHARPENING, line_length
 
 #: bytes of intermediate arrays that one step may take
 _STEP_BYTES = {"cpu": 64 << 20, "cuda": 1 << 30}
@@ -66,7 +66,10 @@ class TorchBackProjector:
     def _lines(self, views: Views, step: np.ndarray, row: int, center: float) -> torch.Tensor:
         """Detector row ``row`` on the grid of each view, times its weight: kernels.shear."""
         n = self._geometry.n_cols
-        q = self._ring[self._index(views.frames), :, row].to(self._compute)  # (k, n)
+        raw = self._ring[self._index(views.frames), :, row].to(self._compute)  # (k, n)
+        beside = torch.cat((raw[:, :1], raw, raw[:, -1:]), 1)  # (k, n + 2)
+        bend = beside[:, :-2] - 2 * raw + beside[:, 2:]
+        q = raw - self._tensor(SHARPENING * step**2)[:, None] * bend  # (k, n)
         m = np.arange(line_length(n)) - float(n + LINE_MARGIN)
         u = np.outer(step, m) + center  # (k, 2n + ...)
         s = np.clip(u.astype(np.int64), 0, n - 2)

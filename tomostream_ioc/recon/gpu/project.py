@@ -13,7 +13,7 @@ pixels.
 import triton.language as tl
 
 from tomostream_ioc.recon.gpu.compile import inlined, kernel
-from tomostream_ioc.recon.kernels import LINE_MARGIN
+from tomostream_ioc.recon.kernels import LINE_MARGIN, SHARPENING
 
 #: views and lines that a batch has room for; loops go over multiples of UNROLL
 MOST_VIEWS = 512
@@ -34,6 +34,7 @@ _STEPS = tl.constexpr(STEPS)
 _TANS = tl.constexpr(TANS)
 _FIRST_VIEWS = tl.constexpr(FIRST_VIEWS)
 _MARGIN = tl.constexpr(LINE_MARGIN)
+_SHARPENING = tl.constexpr(SHARPENING)
 
 
 @kernel
@@ -43,7 +44,7 @@ def resample(
 ):  # fmt: skip
     """lines[l, m] = sum over views k of line l of weight * q_k(step * (m - N - margin) + center).
 
-    q_k is detector row ``row`` of the view, cubic (Catmull-Rom), 0 outside 0..N-1: as
+    q_k is detector row ``row`` of the view, sharpened, cubic (Catmull-Rom), 0 outside 0..N-1: as
     kernels.shear.resample. ring (places, N, PITCH) float16; lines (l, LENGTH) float32.
     """
     line = tl.program_id(0)
@@ -62,15 +63,25 @@ def resample(
         s = tl.minimum(tl.where(inside, u, 0.0).to(tl.int32), N - 2)
         w = (u - s).to(tl.float32)
         q = ring + place * (N * PITCH) + row
-        before = tl.load(q + tl.maximum(s - 1, 0) * PITCH, mask=inside, other=0.0).to(tl.float32)
-        q0 = tl.load(q + s * PITCH, mask=inside, other=0.0).to(tl.float32)
-        q1 = tl.load(q + (s + 1) * PITCH, mask=inside, other=0.0).to(tl.float32)
-        after = tl.load(q + tl.minimum(s + 2, N - 1) * PITCH, mask=inside, other=0.0).to(tl.float32)
+        away = (step * step * _SHARPENING).to(tl.float32)
+        before = _sharpened(q, tl.maximum(s - 1, 0), away, inside, N, PITCH)
+        q0 = _sharpened(q, s, away, inside, N, PITCH)
+        q1 = _sharpened(q, s + 1, away, inside, N, PITCH)
+        after = _sharpened(q, tl.minimum(s + 2, N - 1), away, inside, N, PITCH)
         cubic = 3.0 * (q0 - q1) + after - before
         square = 2.0 * before - 5.0 * q0 + 4.0 * q1 - after
         value = q0 + 0.5 * w * (q1 - before + w * (square + w * cubic))
         total += tl.where(inside, weight * value, 0.0)
     tl.store(lines + line * LENGTH + m, total, mask=m < LENGTH)
+
+
+@inlined
+def _sharpened(q, u, away, inside, N: tl.constexpr, PITCH: tl.constexpr):
+    """q less ``away`` times its second difference at columns u, the outermost values repeated."""
+    left = tl.load(q + tl.maximum(u - 1, 0) * PITCH, mask=inside, other=0.0).to(tl.float32)
+    here = tl.load(q + u * PITCH, mask=inside, other=0.0).to(tl.float32)
+    right = tl.load(q + tl.minimum(u + 1, N - 1) * PITCH, mask=inside, other=0.0).to(tl.float32)
+    return here - away * (left - 2.0 * here + right)
 
 
 @kernel

@@ -2,6 +2,8 @@
 
 #: a resampled line has its x = y = 0 at index n + LINE_MARGIN
 LINE_MARGIN = 3
+#: of the second difference, taken away from a line that is interpolated linearly: kernels.shear
+SHARPENING = 1.0 / 12.0
 
 
 def line_length(n: int) -> int:

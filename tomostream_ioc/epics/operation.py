@@ -1,0 +1,107 @@
+"""Keeps the records of the process: heartbeat, uptime, load, memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import platform
+import time
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from tomostream_ioc import __version__
+from tomostream_ioc.epics.record import Record
+from tomostream_ioc.epics.wire import INT32_MAX, PutError
+
+if TYPE_CHECKING:
+    from tomostream_ioc.epics.operation_records import IocRecords
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+LOAD_EVERY = 10  # ticks between two looks at load and memory, as iocStats does
+_TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
+_STRING_CHARACTERS = 39
+
+
+def uptime_text(seconds: float) -> str:
+    """``07:03:09``, ``1 day, 00:00:00`` or ``12 days, 23:59:59``."""
+    days, rest = divmod(int(seconds), 86400)
+    hours, rest = divmod(rest, 3600)
+    clock = f"{hours:02d}:{rest // 60:02d}:{rest % 60:02d}"
+    return clock if days == 0 else f"{days} day{'s' if days > 1 else ''}, {clock}"
+
+
+class OperationReporter:
+    """Writes the records of the process once a second, on the server's event loop.
+
+    HEARTBEAT stands still when that loop does; load and memory are looked at every 10 s.
+    """
+
+    def __init__(self, records: IocRecords):
+        self._records = records
+        self._process = psutil.Process()
+        self._task: asyncio.Task[None] | None = None
+        self._began_s = 0.0
+
+    def open(self) -> None:
+        """Start, on the running loop."""
+        self._began_s = time.monotonic()
+        self._task = asyncio.get_running_loop().create_task(self._tick_for_ever())
+
+    async def close(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _tick_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        next_s, ticks = loop.time(), 0
+        await self._tell_once()
+        while True:
+            try:
+                await self._tick(with_load=ticks % LOAD_EVERY == 0)
+            except Exception:
+                log.exception("the state of the process could not be shown")
+            ticks += 1
+            # a loop that was held up goes on from now: HEARTBEAT shows that it was
+            next_s = max(next_s + TICK_S, loop.time())
+            await asyncio.sleep(next_s - loop.time())
+
+    async def _tell_once(self) -> None:
+        records = self._records
+        self._process.cpu_percent()  # the next one is the load since this one
+        await _show(records.start_time, time.strftime(_TIME_FORMAT))
+        await _show(records.process_id, os.getpid())
+        await _show(records.hostname, platform.node()[:_STRING_CHARACTERS])
+        await _show(records.version, __version__[:_STRING_CHARACTERS])
+        await _show(records.cpu_count, _cores())
+
+    async def _tick(self, *, with_load: bool) -> None:
+        records = self._records
+        beats = records.heartbeat.value
+        await _show(records.heartbeat, beats + 1 if beats < INT32_MAX else 1)
+        await _show(records.uptime, uptime_text(time.monotonic() - self._began_s))
+        await _show(records.time_of_day, time.strftime(_TIME_FORMAT))
+        if with_load:
+            await _show(records.cpu_load, self._process.cpu_percent() / _cores())
+            await _show(records.host_memory_used, float(self._process.memory_info().rss))
+            await _show(records.host_memory_free, float(psutil.virtual_memory().available))
+
+
+def _cores() -> int:
+    return psutil.cpu_count() or 1
+
+
+async def _show(record: Record, value: Any) -> None:
+    if record.value == value:
+        return
+    try:
+        await record.write(value)
+    except PutError as refusal:
+        log.warning("%s can't show %r: %s", record.pvname, value, refusal)
