@@ -162,12 +162,13 @@ class ParamStore:
     def set_center(self, center: float, binning: int) -> None:
         """The run's own change of the axis alone, in pixels of frames of that binning."""
         with self._lock:
-            if self._params is None:
+            params = self._params
+            if params is None:
                 raise ArmingError("no parameters were set")
             if binning != self._binning:  # it was put in this very moment
-                here = replace(Place.of(self._params), center=center)
+                here = replace(Place.of(params), center=center)
                 center = here.rebinned(binning, self._binning, self._frame_shape).center
-            params = self._params = replace(self._params, center=center)
+            params = self._params = replace(params, center=center)
         if self.listener is not None:
             self.listener.params_changed(params)
 
