@@ -20,6 +20,7 @@ from tomostream_ioc.console import StatusLine, on_terminal, say, set_up_logging
 from tomostream_ioc.epics.autosave import Autosave
 from tomostream_ioc.epics.database import read_substitutions
 from tomostream_ioc.epics.group import TomoStreamGroup
+from tomostream_ioc.epics.pva_records import PvaRecords
 from tomostream_ioc.epics.pva_sink import PvaSink
 from tomostream_ioc.epics.pva_source import PvaSource
 from tomostream_ioc.epics.server import IocContext
@@ -92,8 +93,10 @@ class Program:
             stack.push_async_callback(simulated.stop)
             say("Starting the simulated scan ...")
             await simulated.start()
+        records = PvaRecords()
         sink = PvaSink(
             interfaces=config.interfaces,
+            providers=records.providers,
             # called only once a name has been put, and by then there is a runner
             on_refusal=lambda reason: runner.output_refused(reason),
         )
@@ -112,6 +115,8 @@ class Program:
         serving = await _serve(IocContext(group.pvdb, list(config.interfaces) or None))
         serving.add_done_callback(self._on_server_end)
         stack.push_async_callback(self._end_server, serving)
+        records.serve(group.records.values())
+        stack.push_async_callback(records.close)
         if autosave is not None:
             stack.push_async_callback(_in_time, autosave.save_now)
             saving = asyncio.create_task(autosave.run(config.autosave_period_s))

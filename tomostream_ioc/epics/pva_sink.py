@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 
 from p4p.client.raw import Cancelled, Context
-from p4p.server import Server, StaticProvider
+from p4p.server import DynamicProvider, Server, StaticProvider
 
 from tomostream_ioc.epics.pva_image_channel import SUFFIXES, ImageChannel, Shown
 from tomostream_ioc.errors import ConfigError
@@ -28,8 +28,8 @@ class PvaSink:
     """A SliceSink: one PVA server, and a thread that posts the newest slices and skips the rest.
 
     ``interfaces`` are the addresses to serve on, all when empty; EPICS_PVAS_* of the environment
-    hold for the rest. ``providers`` are further p4p providers (or name -> SharedPV) for the same
-    server. ``on_refusal`` is told from the sink's thread why the name of a set_output() can't be
+    hold for the rest. ``providers`` are further p4p providers with their order (or name -> SharedPV)
+    for the same server. ``on_refusal`` is told from the sink's thread why the name of a set_output() can't be
     served, and '' once a later one is. Nobody looking at a channel, its image is not even put
     together.
 
@@ -41,7 +41,7 @@ class PvaSink:
         channel: str = "",
         *,
         interfaces: Sequence[str] = (),
-        providers: Sequence[StaticProvider | Mapping[str, object]] = (),
+        providers: Sequence[Mapping[str, object] | tuple[StaticProvider | DynamicProvider, int]] = (),
         crosshair: bool = True,
         clash_s: float = _CLASH_S,
         on_refusal: Callable[[str], None] | None = None,

@@ -51,6 +51,11 @@ class Field(Wire):
             self._data["enum_strings"] = spec.menu
 
     @property
+    def processes_when_put(self) -> bool:  # type: ignore[override]
+        passive = self.record.field_values["SCAN"] == 0
+        return self.spec.name == "PROC" or (passive and self.spec.name in PROCESS_PASSIVE)
+
+    @property
     def text_precision(self) -> int:  # type: ignore[override]
         if self.spec.kind == "u":
             return 0
@@ -245,6 +250,9 @@ class Record(Wire, PvpropertyData):
         if name in PROPERTIES:
             self.configure()
             await self.publish(SubscriptionType.DBE_PROPERTY)
+        elif name == "DESC":
+            for observer in self.observers:  # PVA shows it beside the value, CA does not
+                observer(SubscriptionType.DBE_PROPERTY)
         if name in PROCESS_PASSIVE and self.field_values["SCAN"] == 0:
             await self.process()
 
