@@ -22,13 +22,14 @@ def main() -> None:
         if channel is None:
             channel = channels[name] = pva.Channel(name)
             channel.setTimeout(5.0)
+        index = {"value": {"index": value}}
         match operation:
             case "get":
                 return channel.get("field()").toDict()
             case "put":
                 channel.put(value)
             case "choose":
-                channel.put(pva.PvObject({"value": {"index": pva.INT}}, {"value": {"index": value}}))
+                channel.put(pva.PvObject({"value": {"index": pva.INT}}, index))
             case "monitor":
                 seen[name] = []
                 channel.monitor(lambda got: seen[name].append(got["value"]), "field(value)")

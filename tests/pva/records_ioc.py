@@ -46,17 +46,25 @@ class PvaClient:
         self._subscriptions: list[Any] = []
 
     def get(self, name: str, limit_s: float = LIMIT_S) -> Value:
-        return self.context.get(PREFIX + name, timeout=limit_s)
+        value = self.context.get(PREFIX + name, timeout=limit_s)
+        assert isinstance(value, Value)
+        return value
 
-    def put(self, name: str, value: Any, *, field: str = "value", options: str = "") -> None:
+    def put(
+        self,
+        name: str,
+        value: Any,
+        *,
+        field: str = "value",
+        options: str = "",
+        limit_s: float = LIMIT_S,
+    ) -> None:
         """Raises RemoteError with the server's reason; ``options`` as in record[...]."""
         request = f"record[{options}]field({field})" if options else None
-        self.context.put(
-            PREFIX + name, {field: value}, request=request, timeout=LIMIT_S, get=False
-        )
+        self.context.put(PREFIX + name, {field: value}, request=request, timeout=limit_s, get=False)
 
-    def choose(self, name: str, index: int, options: str = "") -> None:
-        self.put(name, index, field="value.index", options=options)
+    def choose(self, name: str, index: int, options: str = "", limit_s: float = LIMIT_S) -> None:
+        self.put(name, index, field="value.index", options=options, limit_s=limit_s)
 
     def monitor(self, name: str) -> list[Value]:
         """What is posted, from the first value on; that is there when this returns."""

@@ -10,8 +10,9 @@ from caproto import ChannelType, SubscriptionType
 from p4p import Type, Value
 from p4p.nt.common import alarm, timeStamp
 
+from tomostream_ioc.epics.channel import Wire
 from tomostream_ioc.epics.dbd import menu_strings
-from tomostream_ioc.epics.record import Field, Record
+from tomostream_ioc.epics.record import Record
 from tomostream_ioc.epics.wire import PutError
 
 #: all that a client sees when it connects
@@ -38,11 +39,12 @@ _VALUE_CODES = {
 _WIRE_TYPES = {"i": ChannelType.LONG, "h": ChannelType.LONG, "B": ChannelType.LONG}
 
 # EPICS alarm status names -> alarm_t.status, as QSRV maps them: device, driver, record, database
-_ALARM_STATUS: dict[str, int] = {
-    **dict.fromkeys("READ WRITE HIHI HIGH LOLO LOW STATE COS HWLIMIT".split(), 1),
-    **dict.fromkeys("COMM TIMEOUT UDF".split(), 2),
-    **dict.fromkeys("CALC SCAN LINK SOFT BAD_SUB".split(), 3),
-    **dict.fromkeys("DISABLE SIMM READ_ACCESS WRITE_ACCESS".split(), 4),
+_DEVICE = ("READ", "WRITE", "HIHI", "HIGH", "LOLO", "LOW", "STATE", "COS", "HWLIMIT")
+_ALARM_STATUS = {
+    **dict.fromkeys(_DEVICE, 1),
+    **dict.fromkeys(("COMM", "TIMEOUT", "UDF"), 2),
+    **dict.fromkeys(("CALC", "SCAN", "LINK", "SOFT", "BAD_SUB"), 3),
+    **dict.fromkeys(("DISABLE", "SIMM", "READ_ACCESS", "WRITE_ACCESS"), 4),
 }
 _STATUS_NAMES = menu_strings("menuAlarmStat")
 
@@ -57,7 +59,7 @@ class Layout:
     def __init__(self, record: Record, name: str):
         self._record = record
         field = name.removesuffix("$")
-        self.channel: Record | Field = record if field == "VAL" else record.get_field(field)
+        self.channel: Wire = record if field == "VAL" else record.get_field(field)
         self._code = code_of(record, name)
         # as in C: a field has the units of VAL where it is of the same type
         self._has_units = field == "VAL" or (
@@ -134,7 +136,9 @@ class Layout:
         if self._code == _ENUM:
             return content
         own = self.channel is self._record
-        display["units"] = _text(self._record.field_values.get("EGU", "")) if self._has_units else ""
+        display["units"] = (
+            _text(self._record.field_values.get("EGU", "")) if self._has_units else ""
+        )
         if self._code == "d":
             display["precision"] = self._record.field_values.get("PREC", 0)
         if self._code == _STRING or not own:

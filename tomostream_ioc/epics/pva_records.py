@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +15,14 @@ from p4p.server import DynamicProvider, ServerOperation, StaticProvider
 from p4p.server.raw import SharedPV
 
 from tomostream_ioc.epics.pva_nt import WHOLE, Layout, code_of
+from tomostream_ioc.epics.pva_sink import Provider
 from tomostream_ioc.epics.record import Record
 from tomostream_ioc.epics.wire import PutError
 
 log = logging.getLogger(__name__)
 
 _MAX_PUTS = 1000  # that wait for their turn, and again that wait for the end of a run
-_MONITORED = (
-    SubscriptionType.DBE_VALUE | SubscriptionType.DBE_ALARM | SubscriptionType.DBE_PROPERTY
-)
+_MONITORED = SubscriptionType.DBE_VALUE | SubscriptionType.DBE_ALARM | SubscriptionType.DBE_PROPERTY
 _ENDING = "the IOC ends"
 
 
@@ -31,9 +30,8 @@ class PvaRecords:
     """Serves records by two p4p providers: listed by their names, and unlisted their fields.
 
     p4p calls from threads of its own, which are never held up: whatever touches a record is handed
-    over to the event loop of ``serve()``, puts in the order in which they came. A client that does
-    not read its monitors gets the newest value only. Put to the same checks as CA's, and counted:
-    more than 1000 puts in waiting are refused.
+    over to the event loop of ``serve()``, puts in the order in which they came. A client that is
+    too slow for its monitors gets the newest value; more than 1000 puts in waiting are refused.
     """
 
     def __init__(self) -> None:
@@ -49,7 +47,7 @@ class PvaRecords:
         self._waiting: set[asyncio.Task[None]] = set()
 
     @property
-    def providers(self) -> tuple[tuple[StaticProvider | DynamicProvider, int], ...]:
+    def providers(self) -> Sequence[Provider]:
         """For the p4p server, with their order; they have no channels before `serve`."""
         # a server offers each name to its providers in turn: the fields take what nobody has
         return (self._names, 0), (self._fields, 1)
