@@ -21,6 +21,7 @@ from tomostream_ioc.epics.access import OPEN, read_access_file, summary
 from tomostream_ioc.epics.autosave import Autosave
 from tomostream_ioc.epics.database import read_substitutions
 from tomostream_ioc.epics.group import TomoStreamGroup
+from tomostream_ioc.epics.pva_records import PvaRecords
 from tomostream_ioc.epics.pva_sink import PvaSink
 from tomostream_ioc.epics.pva_source import PvaSource
 from tomostream_ioc.epics.server import IocContext
@@ -95,8 +96,10 @@ class Program:
             stack.push_async_callback(simulated.stop)
             say("Starting the simulated scan ...")
             await simulated.start()
+        records = PvaRecords()
         sink = PvaSink(
             interfaces=config.interfaces,
+            providers=records.providers,
             # called only once a name has been put, and by then there is a runner
             on_refusal=lambda reason: runner.output_refused(reason),
         )
@@ -120,6 +123,15 @@ class Program:
         serving.add_done_callback(self._on_server_end)
         stack.push_async_callback(self._end_server, serving)
         log.info("%s", summary(self._security, config.access_security, config.interfaces))
+        if self._security.is_readable:
+            records.serve(group.records.values())
+            stack.push_async_callback(records.close)
+        else:
+            log.warning(
+                "Records are served over Channel Access only: %s does not let everybody read, and "
+                "over PV Access reads can't be judged",
+                config.access_security,
+            )
         if autosave is not None:
             stack.push_async_callback(_in_time, autosave.save_now)
             saving = asyncio.create_task(

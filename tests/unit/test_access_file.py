@@ -186,3 +186,20 @@ def test_values_in_the_log(value, text):
 def test_long_values_are_cut_in_the_log():
     assert len(shortened(list(range(10**6)))) < 100
     assert len(shortened([b"x" * 1000])) < 100
+
+
+@pytest.mark.parametrize(
+    ("text", "readable"),
+    [
+        ("ASG(DEFAULT) {RULE(1, READ)}", True),
+        ("ASG(DEFAULT) {RULE(1, WRITE)} ASG(A) {RULE(1, READ)}", True),
+        ("ASG(DEFAULT) {RULE(1, READ)} ASG(A) {RULE(1, NONE)}", False),
+        ("ASG(DEFAULT) {RULE(0, READ)}", False),
+        ("ASG(A) {RULE(1, READ)}", False),  # DEFAULT is not there: no access
+        ("UAG(u) {me} ASG(DEFAULT) {RULE(1, READ) {UAG(u)}}", False),
+    ],
+)
+def test_whether_everybody_may_read(tmp_path, text, readable):
+    path = tmp_path / "ioc.acf"
+    path.write_text(text)
+    assert read_access_file(path).is_readable is readable

@@ -75,6 +75,12 @@ class AccessSecurity:
     def groups(self) -> tuple[str, ...]:
         return tuple(self._groups)
 
+    @property
+    def is_readable(self) -> bool:
+        """True when everybody may read every record, whoever and wherever he is."""
+        groups = (*self._groups, DEFAULT_GROUP)
+        return all(self.grant(group, 1, "", "").right >= Right.READ for group in groups)
+
     def grant(self, group: str, level: int, address: str, user: str) -> Grant:
         """What the rules of ``group`` give to a client.
 

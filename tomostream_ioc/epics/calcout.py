@@ -41,6 +41,7 @@ class Calcout(NumberRecord):
     rtyp = "calcout"
     data_type = ChannelType.DOUBLE
     default_value = 0.0
+    processes_when_put = False
 
     def __init__(self, **kwargs):
         self._calculations: dict[str, Calculation | None] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,13 @@ class Wire(ChannelData):
     _data: dict[str, Any]
     text_precision: int = 0
     _posting: int = 0
+    #: a put has effects beyond the value that is stored: it processes the record
+    processes_when_put: bool = True
+
+    def __init__(self, **kwargs):
+        #: told of each publication, with its flags (DBE_*): the channels over PVA
+        self.observers: list[Callable[[int], None]] = []
+        super().__init__(**kwargs)
 
     @property
     def client_rights(self) -> AccessRights:
@@ -99,6 +107,8 @@ class Wire(ChannelData):
 
     async def publish(self, flags: int) -> None:
         """Send to the monitors whose mask has one of ``flags`` (caproto sends to all)."""
+        for observer in self.observers:
+            observer(flags)
         self._posting = flags
         try:
             await super().publish(flags)

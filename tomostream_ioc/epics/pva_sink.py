@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 
 from p4p.client.raw import Cancelled, Context
-from p4p.server import Server, StaticProvider
+from p4p.server import DynamicProvider, Server, StaticProvider
 
 from tomostream_ioc.epics.pva_image_channel import SUFFIXES, ImageChannel, Shown
 from tomostream_ioc.errors import ConfigError
@@ -18,6 +18,8 @@ from tomostream_ioc.model.control import Alarm, PostedListener
 from tomostream_ioc.model.slices import SliceMeta, Slices
 
 log = logging.getLogger(__name__)
+
+Provider = Mapping[str, object] | tuple[StaticProvider | DynamicProvider, int]
 
 _CLASH_S = 0.4  # how long an answer is awaited before a name is taken as free
 _JOIN_S = 10.0
@@ -28,10 +30,10 @@ class PvaSink:
     """A SliceSink: one PVA server, and a thread that posts the newest slices and skips the rest.
 
     ``interfaces`` are the addresses to serve on, all when empty; EPICS_PVAS_* of the environment
-    hold for the rest. ``providers`` are further p4p providers (or name -> SharedPV) for the same
-    server. ``on_refusal`` is told from the sink's thread why the name of a set_output() can't be
-    served, and '' once a later one is. Nobody looking at a channel, its image is not even put
-    together.
+    hold for the rest. ``providers`` are further p4p providers with their order (or name ->
+    SharedPV) for the same server. ``on_refusal`` is told from the sink's thread why the name of a
+    set_output() can't be served, and '' once a later one is. Nobody looking at a channel, its
+    image is not even put together.
 
     Raises ConfigError: ``channel`` can't be served, the server can't start, or its port is in use.
     """
@@ -41,7 +43,9 @@ class PvaSink:
         channel: str = "",
         *,
         interfaces: Sequence[str] = (),
-        providers: Sequence[StaticProvider | Mapping[str, object]] = (),
+        providers: Sequence[
+            Mapping[str, object] | tuple[StaticProvider | DynamicProvider, int]
+        ] = (),
         crosshair: bool = True,
         clash_s: float = _CLASH_S,
         on_refusal: Callable[[str], None] | None = None,

@@ -11,7 +11,6 @@ from caproto import (
     AlarmSeverity,
     AlarmStatus,
     ChannelAlarm,
-    ChannelData,
     ChannelType,
     SubscriptionType,
     TimeStamp,
@@ -51,6 +50,11 @@ class Field(Wire):
         )
         if spec.kind == "e":
             self._data["enum_strings"] = spec.menu
+
+    @property
+    def processes_when_put(self) -> bool:  # type: ignore[override]
+        passive = self.record.field_values["SCAN"] == 0
+        return self.spec.name == "PROC" or (passive and self.spec.name in PROCESS_PASSIVE)
 
     @property
     def text_precision(self) -> int:  # type: ignore[override]
@@ -238,12 +242,13 @@ class Record(Wire, PvpropertyData):
     def field(self, name: str) -> Any:
         return self.value if name == "VAL" else self.field_values[name]
 
-    def get_field(self, field: str) -> ChannelData:
+    def get_field(self, field: str) -> Wire:
         if not field or field == "VAL":
             return self
-        if field not in self.fields:
-            self.fields[field] = Field(self, self.specs[field])
-        return self.fields[field]
+        known = self.fields.get(field)
+        if not isinstance(known, Field):
+            known = self.fields[field] = Field(self, self.specs[field])
+        return known
 
     async def set_field(self, name: str, value: Any, *, always: bool = False) -> None:
         """Store a field and post it where it changed."""
@@ -264,6 +269,9 @@ class Record(Wire, PvpropertyData):
         if name in PROPERTIES:
             self.configure()
             await self.publish(SubscriptionType.DBE_PROPERTY)
+        elif name == "DESC":
+            for observer in self.observers:  # PVA shows it beside the value, CA does not
+                observer(SubscriptionType.DBE_PROPERTY)
         if name in PROCESS_PASSIVE and self.field_values["SCAN"] == 0:
             await self.process()
 
@@ -346,7 +354,7 @@ class Record(Wire, PvpropertyData):
             await self.publish(flags)
 
     async def update_alarm(self) -> int:
-        """Work out STAT and SEVR, the worst first; DBE_ALARM if they changed, else 0."""
+        """Work out STAT, SEVR and AMSG, the worst first; DBE_ALARM if they changed, else 0."""
         candidates = [(*self.value_alarm(), "")]
         if self.field_values["UDF"]:
             candidates.insert(0, ("UDF", self.field_values["UDFS"], ""))
@@ -360,9 +368,10 @@ class Record(Wire, PvpropertyData):
         if severity == Severity.NO_ALARM:
             status = "NO_ALARM"
         stat = _ALARM_STATUSES.index(status)
+        told_anew = self.field_values["AMSG"] != message[:39]
         await self.set_field("AMSG", message[:39])
         if (stat, severity) == (int(self._own_alarm.status), int(self._own_alarm.severity)):
-            return 0
+            return SubscriptionType.DBE_ALARM if told_anew else 0
         await self._own_alarm.write(status=stat, severity=severity, publish=False)
         await self.set_field("STAT", stat)
         await self.set_field("SEVR", severity)

@@ -1,0 +1,240 @@
+"""Every record over PVA, as QSRV of a C IOC serves it; the records themselves live on caproto."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from caproto import CAStatus, SubscriptionType
+from p4p.server import DynamicProvider, ServerOperation, StaticProvider
+from p4p.server.raw import SharedPV
+
+from tomostream_ioc.epics.access import plain_address
+from tomostream_ioc.epics.put_log import PutLog
+from tomostream_ioc.epics.pva_nt import WHOLE, Layout, code_of
+from tomostream_ioc.epics.pva_sink import Provider
+from tomostream_ioc.epics.record import Record
+from tomostream_ioc.epics.wire import PutError
+
+log = logging.getLogger(__name__)
+
+_MAX_PUTS = 1000  # that wait for their turn, and again that wait for the end of a run
+_MONITORED = SubscriptionType.DBE_VALUE | SubscriptionType.DBE_ALARM | SubscriptionType.DBE_PROPERTY
+_ENDING = "the IOC ends"
+
+
+class PvaRecords:
+    """Serves records by two p4p providers: listed by their names, and unlisted their fields.
+
+    p4p calls from threads of its own, which are never held up: whatever touches a record is handed
+    over to the event loop of ``serve()``, puts in the order in which they came. A client that is
+    too slow for its monitors gets the newest value; more than 1000 puts in waiting are refused.
+
+    Puts are judged by access security as over CA; reads are not: see AccessSecurity.is_readable.
+    """
+
+    def __init__(self) -> None:
+        self.put_log = PutLog()
+        self._names = StaticProvider("records")
+        self._fields = DynamicProvider("fields", self)
+        self._records: Mapping[str, Record] = {}
+        self._channels: dict[str, RecordChannel] = {}
+        self._lock = threading.Lock()  # of _channels: fields are made in p4p's threads
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._puts: asyncio.Queue[_Put] = asyncio.Queue()
+        self._turns = threading.BoundedSemaphore(_MAX_PUTS)
+        self._putting: asyncio.Task[None] | None = None
+        self._waiting: set[asyncio.Task[None]] = set()
+
+    @property
+    def providers(self) -> Sequence[Provider]:
+        """For the p4p server, with their order; they have no channels before `serve`."""
+        # a server offers each name to its providers in turn: the fields take what nobody has
+        return (self._names, 0), (self._fields, 1)
+
+    def serve(self, records: Iterable[Record]) -> None:
+        """Serve these from the running loop, which must be the records' own."""
+        self._loop = asyncio.get_running_loop()
+        self._putting = self._loop.create_task(self._put_in_turn())
+        self._records = {record.pvname: record for record in records}
+        for name in self._records:
+            self._names.add(name, self._channel(name, "VAL").pv)
+
+    async def close(self) -> None:
+        """End all channels; whoever waits for the end of a put is told."""
+        self._loop = None
+        self._records = {}
+        tasks = [task for task in (self._putting, *self._waiting) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        while not self._puts.empty():
+            self._puts.get_nowait().operation.done(error=_ENDING)
+        for channel in self._channels.values():
+            channel.close()
+        self._names.close()
+
+    # --- called by p4p, from threads of its own -----------------------------------------------
+
+    def testChannel(self, name: str) -> bool | bytes:  # noqa: N802 - p4p's name
+        if not self._records:
+            return DynamicProvider.NotYet
+        record, _, field = name.partition(".")
+        try:
+            code_of(self._records[record], field)
+        except KeyError:
+            return False
+        return True
+
+    def makeChannel(self, name: str, _peer: str) -> SharedPV:  # noqa: N802 - p4p's name
+        record, _, field = name.partition(".")
+        return self._channel(record, field).pv
+
+    def _channel(self, name: str, field: str) -> RecordChannel:
+        key = f"{name}.{field}"
+        with self._lock:
+            if key not in self._channels:
+                self._channels[key] = RecordChannel(self, self._records[name], field)
+            return self._channels[key]
+
+    def hand_over(self, function: Any, *arguments: Any) -> bool:
+        """Have this called on the loop; False where that has ended."""
+        loop = self._loop
+        if loop is None:
+            return False
+        with contextlib.suppress(RuntimeError):  # the loop was closed just now
+            loop.call_soon_threadsafe(function, *arguments)
+            return True
+        return False
+
+    def put(self, channel: RecordChannel, operation: ServerOperation) -> None:
+        if not self._turns.acquire(blocking=False):
+            operation.done(error="too many puts wait")
+        elif not self.hand_over(self._puts.put_nowait, _Put(channel, operation)):
+            self._turns.release()
+            operation.done(error=_ENDING)
+
+    # --- on the loop --------------------------------------------------------------------------
+
+    async def _put_in_turn(self) -> None:
+        while True:
+            put = await self._puts.get()
+            try:
+                await self._do(put)
+            finally:
+                self._turns.release()
+
+    async def _do(self, put: _Put) -> None:
+        try:
+            done = await put.channel.store(put.operation)
+            if done is None or done.done() or not _option(put.operation, "block"):
+                put.operation.done()
+                return
+            if len(self._waiting) >= _MAX_PUTS:
+                raise PutError("done, but too many puts wait for the end of it")
+            task = asyncio.get_running_loop().create_task(_complete(done, put.operation))
+            self._waiting.add(task)
+            task.add_done_callback(self._waiting.discard)
+        except PutError as refusal:
+            log.info("put to %s by %s refused: %s", put.name, put.operation.peer(), refusal)
+            put.operation.done(error=str(refusal))
+        except asyncio.CancelledError:
+            put.operation.done(error=_ENDING)
+            raise
+        except Exception:
+            log.exception("put to %s by %s failed", put.name, put.operation.peer())
+            put.operation.done(error="internal error")
+
+
+async def _complete(done: asyncio.Future[None], operation: ServerOperation) -> None:
+    """Answer a put with block=true when the work behind it has ended."""
+    try:
+        await asyncio.shield(done)
+    except asyncio.CancelledError:
+        operation.done(error=_ENDING)
+        raise
+    operation.done()
+
+
+class RecordChannel:
+    """One channel: VAL of a record, or a field. It opens when the first client asks for it."""
+
+    def __init__(self, records: PvaRecords, record: Record, name: str):
+        self._records, self._record, self.name = records, record, name
+        self._layout: Layout | None = None
+        self.pv = SharedPV(handler=self)
+
+    def close(self) -> None:
+        """No more posts; on the loop."""
+        if self._layout is not None:
+            self._layout.channel.observers.remove(self._post)
+
+    async def store(self, operation: ServerOperation) -> asyncio.Future[None] | None:
+        """Do a put, by the way that a put over CA takes; raises PutError."""
+        layout = self._opened()
+        data, data_type = layout.put_data(operation.value())
+        process = _option(operation, "process")
+        if process is False and layout.channel.processes_when_put:
+            raise PutError("this value takes effect by processing: not with process=false")
+        address, user = plain_address(operation.peer()), operation.account()
+        if self.name == "ASG":  # clients over CA are told of it, which only its server does
+            raise PutError("put ASG over Channel Access")
+        trapped = layout.channel.grant(address, user).trapped
+        try:
+            done = await layout.channel.authorised_put(address, user, data, data_type, None)
+        except PutError as refusal:
+            if refusal.status is CAStatus.ECA_NOWTACCESS:
+                self._records.put_log.denied(operation.name(), data, address, user, str(refusal))
+            raise
+        if trapped:
+            self._records.put_log.trapped(operation.name(), data, address, user)
+        if process and not layout.channel.processes_when_put:
+            await self._record.process()
+        return done
+
+    def _opened(self) -> Layout:
+        if self._layout is None:
+            self._layout = Layout(self._record, self.name)
+            self.pv.open(self._layout.update(WHOLE))
+            self._layout.channel.observers.append(self._post)
+        return self._layout
+
+    def _post(self, flags: int) -> None:
+        if self._layout is None or not flags & _MONITORED:
+            return
+        try:
+            self.pv.post(self._layout.update(flags & _MONITORED))
+        except Exception:  # CA's monitors must not miss it for that
+            log.exception("%s.%s could not be posted over PVA", self._record.pvname, self.name)
+
+    # --- called by p4p, from threads of its own -----------------------------------------------
+
+    def onFirstConnect(self, _pv: SharedPV) -> None:  # noqa: N802 - p4p's name
+        self._records.hand_over(self._opened)
+
+    def put(self, _pv: SharedPV, operation: ServerOperation) -> None:
+        self._records.put(self, operation)
+
+    def rpc(self, _pv: SharedPV, operation: ServerOperation) -> None:
+        operation.done(error="RPC Not Implemented")
+
+
+@dataclass(frozen=True, slots=True)
+class _Put:
+    channel: RecordChannel
+    operation: ServerOperation
+
+    @property
+    def name(self) -> str:
+        return self.operation.name()
+
+
+def _option(operation: ServerOperation, name: str) -> bool | None:
+    """record._options.NAME of a request; None where it says nothing or 'passive'."""
+    said = operation.pvRequest().get(f"record._options.{name}")
+    return {"true": True, "1": True, "false": False, "0": False}.get(str(said).lower())
