@@ -300,6 +300,7 @@ def test_an_axis_that_is_found_while_the_binning_changes_moves_nothing_else():
     store.set_frame_shape((64, 96), scale=False)
     store.put(ReconParams(center=40.0, ortho_x=60, ortho_y=30, ortho_z=20))
     rebinned = store.set_binning(2)
+    assert rebinned is not None
     store.set_center(47.5, 1)  # of frames that were not binned yet
     assert store.get() == replace(rebinned, center=23.5)
     store.set_center(22.0, 2)

@@ -113,7 +113,8 @@ def _run(args: argparse.Namespace) -> None:
         save(args.output, slices, args.scan)
         _tell(
             args,
-            f"{len(wanted)} of {n_cols} x {n_rows} pixels, {scan.n_projections} projections, in "
+            f"{len(wanted)} slice{'s' if len(wanted) > 1 else ''} from {scan.n_projections} "
+            f"projections of {n_cols} x {n_rows} in "
             f"{time.monotonic() - began_s:.1f} s: {args.output}",
         )
     finally:
