@@ -173,26 +173,44 @@ def test_all_kinds_of_values_are_restored(tmp_path: Path, group: TomoStreamGroup
     assert group.records["ReconStatus"].value == b""
 
 
-def test_fields_and_arrays_are_saved(tmp_path: Path, group: TomoStreamGroup) -> None:
+# what the C autosave wrote (R5.3, EPICS base 7.0.10) once it had restored a file of ours
+LINES_OF_C = [
+    PREFIX + line
+    for line in (
+        "Center 1224.125",
+        "OrthoX -7",
+        "RotX 1e-12",
+        "RotX.HIHI 7.25",
+        "RotX.HHSV 2",
+        r"RotX.DESC$ say \"hi\"",
+        r"CameraPVPrefix a \"q\" b\\s\'",
+        r"SampleYPVName.VAL$ with blanks \xfc ",
+        "DarkPVAName ",
+        'ReconStatus @array@ { "65" "98" "34" "125" }',
+        "FilterType 2",
+        "Dezinger 3",
+        "Crosshair 0",
+        "CenterTweakUp 1068.5",
+    )
+]
+
+
+def test_fields_strings_and_arrays_are_saved_as_c_does(
+    tmp_path: Path, group: TomoStreamGroup
+) -> None:
     request = tmp_path / "own.req"
-    names = ["RotX.HIHI", "RotX.HHSV", "RotX.DESC$", "CameraPVPrefix.VAL$", "ReconStatus"]
-    request.write_text("\n".join(f"$(P)$(R){name}" for name in names))
-    group.records["RotX"].field_values.update(HIHI=1 / 3, HHSV=2, DESC='say "hi"')
-    put(group, CameraPVPrefix="back\\slash", ReconStatus=b'"}A')
-    assert Autosave(tmp_path, [request], MACROS, group).save_now()
-    lines = (tmp_path / "auto_settings.sav").read_text().split("\n")
-    assert lines[1:-2] == [
-        f"{PREFIX}RotX.HIHI 0.33333333333333",
-        f"{PREFIX}RotX.HHSV 2",
-        PREFIX + r"RotX.DESC$ say \"hi\"",
-        f"{PREFIX}CameraPVPrefix.VAL$ back\\\\slash",
-        f'{PREFIX}ReconStatus @array@ {{ "34" "125" "65" }}',
-    ]
-    other = new_group()
-    assert Autosave(tmp_path, [request], MACROS, other).restore() == []
-    assert other.records["CameraPVPrefix"].value == "back\\slash"
-    assert other.records["ReconStatus"].value == b'"}A'
-    assert other.records["RotX"].field_values["DESC"] == 'say "hi"'
+    request.write_text("\n".join(line.split(" ")[0] for line in LINES_OF_C))
+    path = saved(tmp_path, *LINES_OF_C)
+    autosave = Autosave(tmp_path, [request], MACROS, group)
+    assert autosave.restore() == []
+    assert group.records["CameraPVPrefix"].value == 'a "q" b\\s\''
+    assert group.records["SampleYPVName"].value == "with blanks \u00fc "
+    assert group.records["ReconStatus"].value == b'Ab"}'
+    rot_x = group.records["RotX"].field_values
+    assert (rot_x["HIHI"], rot_x["HHSV"], rot_x["DESC"]) == (7.25, 2, 'say "hi"')
+    path.unlink()
+    assert autosave.save_now()
+    assert path.read_text().split("\n")[1:-2] == LINES_OF_C
 
 
 def test_no_file_means_the_defaults_and_is_said(tmp_path: Path, group: TomoStreamGroup) -> None:
