@@ -5,8 +5,8 @@ import time
 from dataclasses import replace
 
 import numpy as np
-import test_runner
-from test_runner import NAMES, wait_for
+import runner_rig
+from runner_rig import NAMES, wait_for
 
 from tomostream_ioc.model.binning import Place
 from tomostream_ioc.model.control import Severity
@@ -15,7 +15,8 @@ from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.state import RunState
 from tomostream_ioc.runner.board import ParamStore
 
-rig = test_runner.rig
+rig = runner_rig.rig
+
 PARAMS = ReconParams(center=8.5, ortho_x=11, ortho_y=6, ortho_z=5, pixel_size_um=1.5)
 UINT16 = np.dtype("uint16")
 
