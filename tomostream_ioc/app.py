@@ -308,7 +308,8 @@ Serving {prefix}* over Channel Access and the slices over PV Access{where}:
 Try, in another terminal:
   caget  {prefix}ReconStatus {prefix}FrameRate {prefix}FramesMissed
   caput  {prefix}OrthoZ 100         the z slice moves at once
-  caput  {prefix}CenterTweakUp.PROC 1     turn the centre of rotation
+  caput  {prefix}FindCenter 1       find the centre of rotation: CenterFound, CenterConfidence
+  caput  {prefix}CenterTweakUp.PROC 1     turn it by hand
   caput  {prefix}FilterType Ramp
   caput  {prefix}AbortRecon 1       end the run; caput {prefix}StartRecon 1 begins anew
 All PVs: python -m tomostream_ioc --list-pvs. End with Ctrl-C.
