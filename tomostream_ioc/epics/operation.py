@@ -65,7 +65,8 @@ class OperationReporter:
         await self._tell_once()
         while True:
             try:
-                await self._tick(with_load=ticks % LOAD_EVERY == 0)
+                # the first look at the load is a tick after the process was first asked for it
+                await self._tick(with_load=ticks % LOAD_EVERY == 1)
             except Exception:
                 log.exception("the state of the process could not be shown")
             ticks += 1
@@ -89,7 +90,8 @@ class OperationReporter:
         await _show(records.uptime, uptime_text(time.monotonic() - self._began_s))
         await _show(records.time_of_day, time.strftime(_TIME_FORMAT))
         if with_load:
-            await _show(records.cpu_load, self._process.cpu_percent() / _cores())
+            load = self._process.cpu_percent() / _cores()
+            await _show(records.cpu_load, min(load, 100.0))
             await _show(records.host_memory_used, float(self._process.memory_info().rss))
             await _show(records.host_memory_free, float(psutil.virtual_memory().available))
 
