@@ -45,7 +45,28 @@ class FilteredFrames(Protocol):
         ...
 
 
-class KeptFrames:
+class _OfRing:
+    """What the two kinds have in common: the ring, and how raw frames come into it."""
+
+    def __init__(
+        self,
+        ring: Ring,
+        chain: FilterChain,
+        heartbeat: Callable[[], None],
+        frames_at_once: int,
+    ):
+        self._ring = ring
+        self._chain = chain
+        self._heartbeat = heartbeat
+        self.frames_at_once = frames_at_once
+        self.n_nan = 0
+
+    def put_raw(self, frames: np.ndarray, theta_rad: np.ndarray, slots: np.ndarray) -> None:
+        self._ring.put_raw(slots, theta_rad)
+        self._chain.store_raw(frames, slots)
+
+
+class KeptFrames(_OfRing):
     """FilteredFrames in a ring with a place for each slot, and some to spare."""
 
     def __init__(
@@ -56,16 +77,8 @@ class KeptFrames:
         frames_at_once: int,
         views_at_once: int,
     ):
-        self._ring = ring
-        self._chain = chain
-        self._heartbeat = heartbeat
+        super().__init__(ring, chain, heartbeat, frames_at_once)
         self._views_at_once = views_at_once
-        self.frames_at_once = frames_at_once
-        self.n_nan = 0
-
-    def put_raw(self, frames: np.ndarray, theta_rad: np.ndarray, slots: np.ndarray) -> None:
-        self._ring.put_raw(slots, theta_rad)
-        self._chain.store_raw(frames, slots)
 
     def replace(
         self, frames: np.ndarray, theta_rad: np.ndarray, slots: np.ndarray
@@ -94,7 +107,7 @@ class KeptFrames:
             yield every[i : i + self._views_at_once]
 
 
-class ChunkedFrames:
+class ChunkedFrames(_OfRing):
     """FilteredFrames made from the raw ones whenever they are needed, ``n_places`` at a time.
 
     Nothing is kept of them: a slot is stale until it has once been part of the sums.
@@ -108,17 +121,9 @@ class ChunkedFrames:
         frames_at_once: int,
         n_places: int,
     ):
-        self._ring = ring
-        self._chain = chain
-        self._heartbeat = heartbeat
+        super().__init__(ring, chain, heartbeat, frames_at_once)
         self.n_places = n_places
-        self.frames_at_once = frames_at_once
-        self.n_nan = 0
         self._newest_nan = 0
-
-    def put_raw(self, frames: np.ndarray, theta_rad: np.ndarray, slots: np.ndarray) -> None:
-        self._ring.put_raw(slots, theta_rad)
-        self._chain.store_raw(frames, slots)
 
     def replace(
         self, frames: np.ndarray, theta_rad: np.ndarray, slots: np.ndarray
