@@ -1,0 +1,1 @@
+"""Bluesky documents in and out: images to peaks, peaks to tracks, tracks to crystal maps."""
