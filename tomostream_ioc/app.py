@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     """Exit code: 0 after a clean end, 1 without CA server, 2 for a wrong option, macro or file."""
     try:
         config = parse(argv, _read_macros)
-        set_up_logging(config.log_level)
+        set_up_logging(config.log_level, config.log_format)
         if config.list_pvs:
             say(as_text(pv_rows(config.prefix, dict(config.macros))))
             return 0

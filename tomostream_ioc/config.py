@@ -66,6 +66,7 @@ class Config:
     png: Path | None = None
     timeout_s: float = 10.0
     log_level: str = "INFO"
+    log_format: str = "text"
 
     @property
     def prefix(self) -> str:
@@ -153,6 +154,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="how long to wait for each channel when a run starts (default 10 s)",
     )
     run.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    run.add_argument(
+        "--log-format",
+        default="text",
+        choices=["text", "json"],
+        help="lines of the log: text, or one object of JSON each (default text)",
+    )
     run.add_argument("--list-pvs", action="store_true", help="print every PV and end")
     run.add_argument("--version", action="version", version=f"tomostream_ioc {__version__}")
     demo = parser.add_argument_group("demonstration")
@@ -230,6 +237,7 @@ def parse(argv: Sequence[str], read_substitutions: SubstitutionsReader | None = 
         png=args.png,
         timeout_s=args.timeout,
         log_level=args.log_level,
+        log_format=args.log_format,
     )
 
 

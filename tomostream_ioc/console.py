@@ -7,7 +7,10 @@ import logging
 import os
 import shutil
 import sys
+from datetime import UTC, datetime
 from typing import TextIO
+
+from pythonjsonlogger.json import JsonFormatter
 
 from tomostream_ioc.model.control import RunStatus
 from tomostream_ioc.model.state import RunState
@@ -46,15 +49,38 @@ class _LogHandler(logging.StreamHandler[TextIO]):
             super().handleError(record)
 
 
-def set_up_logging(level: str) -> None:
-    logging.basicConfig(
-        level=level,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        handlers=[_LogHandler(sys.stderr)],
-    )
+def set_up_logging(level: str, log_format: str = "text") -> None:
+    """Log to standard error: a line of text each, or with ``json`` an object of JSON each."""
+    handler = _LogHandler(sys.stderr)
+    if log_format == "json":
+        handler.setFormatter(_json_formatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
     # the servers' chatter about clients is not the user's
     for name in ("caproto", "matplotlib", "numba", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+
+
+class _JsonFormatter(JsonFormatter):
+    """Times as collectors of logs want them: UTC, ISO 8601, milliseconds."""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+
+def _json_formatter() -> logging.Formatter:
+    """time, level, part, thread and message; what a call adds by ``extra``; a traceback."""
+    return _JsonFormatter(
+        ["asctime", "levelname", "name", "threadName", "message"],
+        rename_fields={
+            "asctime": "time",
+            "levelname": "level",
+            "name": "part",
+            "threadName": "thread",
+            "exc_info": "traceback",
+        },
+    )
 
 
 class StatusLine:

@@ -175,11 +175,15 @@ def test_what_the_run_shows_is_posted(ioc: RecordsIoc, pva: PvaClient) -> None:
     assert state[-1]["alarm.severity"] == 0
 
 
-def test_texts_are_utf_8_and_arrays_as_long_as_put(pva: PvaClient, ca: Client) -> None:
+def test_texts_are_utf_8_and_arrays_as_long_as_put(
+    ioc: RecordsIoc, pva: PvaClient, ca: Client
+) -> None:
     pva.put("TomoScanPVPrefix", "Probe µ:")
     assert pva.get("TomoScanPVPrefix")["value"] == "Probe µ:"
     assert ca.get("TomoScanPVPrefix") == "Probe µ:"
+    ioc.run.show(message="Hi")  # the run's own sentence, or it would soon stand there again
     pva.put("ReconStatus", [72, 105])
+    wait_for(lambda: ca.get("ReconStatus.NORD") == 2, "two characters")
     assert ca.get("ReconStatus.NORD") == pva.get("ReconStatus.NORD")["value"]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
+import math
 import os
 import pty
 import signal
@@ -11,6 +13,7 @@ import subprocess
 import sys
 import termios
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -181,3 +184,23 @@ def test_the_status_line_says_why_there_are_no_slices():
     assert "0.0 slices/s" in status_text(RunStatus(state=RunState.RUNNING, message="as it should"))
     assert shortened("0123456789", 10) == "0123456789"
     assert shortened("0123456789", 8) == "01234..."
+
+
+def test_a_log_in_json_has_an_object_in_each_line_and_who_put_what(tmp_path):
+    ioc = Ioc(tmp_path, "--log-format", "json", "--TOMO_SCAN", "nobody:", "--timeout", "1")
+    try:
+        ioc.expect("Ready")
+        ioc.put("Center", math.nan, wait=True)
+        ioc.put("StartRecon", 1)
+        ioc.wait_status("Not started")
+    finally:
+        ioc.close()
+    logged = [json.loads(line) for line in ioc.lines if line.startswith("{")]
+    assert all({"time", "level", "part", "thread", "message"} <= set(line) for line in logged)
+    refused = next(line for line in logged if "pv" in line)
+    assert refused["pv"] == ioc.prefix + "Center"
+    assert refused["value"] == "nan"
+    assert refused["address"] == "127.0.0.1"
+    assert refused["level"] == "INFO"
+    assert datetime.fromisoformat(refused["time"]).utcoffset() == timedelta(0)
+    assert "alarm ReconStatus" in [line.get("cause") for line in logged]

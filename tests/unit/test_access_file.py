@@ -169,7 +169,7 @@ def test_denied_puts_are_logged_without_flooding(caplog):
     assert lines[3] == "put denied (not writable): x:Center = 3 by 'eve\\nroot' at 10.0.0.1"
     now[0] = 1.5
     put_log.denied("x:Center", [1], "10.0.0.1", "eve", "not writable")
-    assert [record.message for record in caplog.records][10] == "15 more puts denied"
+    assert [record.message for record in caplog.records][10] == "15 more puts denied or refused"
     with caplog.at_level(logging.INFO):
         put_log.trapped("x:Center", [2.5], "10.0.0.1", "carol")
     assert caplog.records[-1].message == "put: x:Center = 2.5 by 'carol' at 10.0.0.1"

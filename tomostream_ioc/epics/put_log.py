@@ -1,4 +1,4 @@
-"""Puts that are logged: those denied, and those that TRAPWRITE asks for. For CA and PVA alike."""
+"""Puts that are logged: denied, refused, and those that TRAPWRITE asks for. CA and PVA alike."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ log = logging.getLogger(__name__)
 
 
 class PutLog:
-    """Lines with address, user, PV and value. Of denied puts, at most ten a second.
+    """Lines with address, user, PV and value. Of denied and refused puts, ten a second at most.
 
-    A client can send denied puts as fast as it likes; those that get no line are counted.
+    A client can send such puts as fast as it likes; those that get no line are counted.
     """
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic):
@@ -25,18 +25,41 @@ class PutLog:
         self._lines = 0
 
     def denied(self, name: str, value: Any, address: str, user: str, reason: str) -> None:
+        """Access security does not let this client write."""
+        self._not_done(logging.WARNING, "denied", name, value, address, user, reason)
+
+    def refused(self, name: str, value: Any, address: str, user: str, reason: str) -> None:
+        """The record does not take this value."""
+        self._not_done(logging.INFO, "refused", name, value, address, user, reason)
+
+    def trapped(self, name: str, value: Any, address: str, user: str) -> None:
+        """Done, and the access security file wants to know."""
+        shown = shortened(value)
+        fields = _fields(name, shown, address, user)
+        log.info("put: %s = %s by %r at %s", name, shown, user, address, extra=fields)
+
+    def _not_done(
+        self, level: int, what: str, name: str, value: Any, address: str, user: str, reason: str
+    ) -> None:
         now_s = self._clock_s()
         if now_s - self._second_began_s >= 1.0:
             if self._lines > _LINES_A_SECOND:
-                log.warning("%d more puts denied", self._lines - _LINES_A_SECOND)
+                log.warning("%d more puts denied or refused", self._lines - _LINES_A_SECOND)
             self._second_began_s, self._lines = now_s, 0
         self._lines += 1
         if self._lines <= _LINES_A_SECOND:
             shown = shortened(value)
-            log.warning("put denied (%s): %s = %s by %r at %s", reason, name, shown, user, address)
+            log.log(
+                level,
+                "put %s (%s): %s = %s by %r at %s",
+                *(what, reason, name, shown, user, address),
+                extra=_fields(name, shown, address, user) | {"reason": reason},
+            )
 
-    def trapped(self, name: str, value: Any, address: str, user: str) -> None:
-        log.info("put: %s = %s by %r at %s", name, shortened(value), user, address)
+
+def _fields(name: str, value: str, address: str, user: str) -> dict[str, str]:
+    """What a log in JSON has as fields of their own."""
+    return {"pv": name, "value": value, "address": address, "user": user}
 
 
 def shortened(value: Any) -> str:

@@ -141,7 +141,6 @@ class PvaRecords:
             self._waiting.add(task)
             task.add_done_callback(self._waiting.discard)
         except PutError as refusal:
-            log.info("put to %s by %s refused: %s", put.name, put.operation.peer(), refusal)
             put.operation.done(error=str(refusal))
         except asyncio.CancelledError:
             put.operation.done(error=_ENDING)
@@ -184,15 +183,17 @@ class RecordChannel:
         address, user = plain_address(operation.peer()), operation.account()
         if self.name == "ASG":  # clients over CA are told of it, which only its server does
             raise PutError("put ASG over Channel Access")
+        put_log = self._records.put_log
         trapped = layout.channel.grant(address, user).trapped
         try:
             done = await layout.channel.authorised_put(address, user, data, data_type, None)
         except PutError as refusal:
-            if refusal.status is CAStatus.ECA_NOWTACCESS:
-                self._records.put_log.denied(operation.name(), data, address, user, str(refusal))
+            denied = refusal.status is CAStatus.ECA_NOWTACCESS
+            tell = put_log.denied if denied else put_log.refused
+            tell(operation.name(), data, address, user, str(refusal))
             raise
         if trapped:
-            self._records.put_log.trapped(operation.name(), data, address, user)
+            put_log.trapped(operation.name(), data, address, user)
         if process and not layout.channel.processes_when_put:
             await self._record.process()
         return done

@@ -184,7 +184,7 @@ class IocCircuit(VirtualCircuit):
             if status is ca.CAStatus.ECA_NOWTACCESS:
                 put_log.denied(channel.name, command.data, address, user, reason)
             else:
-                log.info("put to %s by %s refused: %s", channel.name, self._who, reason)
+                put_log.refused(channel.name, command.data, address, user, reason)
         except Exception:
             status, reason = ca.CAStatus.ECA_PUTFAIL, "internal error"
             log.exception("put to %s by %s failed", channel.name, self._who)

@@ -47,7 +47,7 @@ class Notices:
             self._logged[cause] = now
             held_back = self._held_back.pop(cause, 0)
         more = f" ({held_back} more like it since the last line)" if held_back else ""
-        log.log(level, "%s%s", text, more)
+        log.log(level, "%s%s", text, more, extra={"cause": cause})
 
     def raise_alarm(
         self, record: str, severity: Severity, status: str, message: str, *, quiet: bool = False
@@ -62,7 +62,7 @@ class Notices:
         if known is not None and known.message == message:
             return
         if quiet:
-            log.warning("%s", message)
+            log.warning("%s", message, extra={"cause": f"alarm {record}"})
         else:
             self.say(f"alarm {record}", message)
 
