@@ -164,7 +164,7 @@ class CrystalRod:
                 "peak": np.arange(len(counts)),
             }
         )
-        return table[counts > 0].reset_index(drop=True)
+        return table.loc[counts > 0].reset_index(drop=True)
 
     def empty_frames(self) -> np.ndarray:
         """seq_nums of the points that hold neither grain nor powder: images of the background."""
@@ -252,7 +252,8 @@ def _grains(shape: tuple[int, ...], n_grains: int, rng: np.random.Generator) -> 
     masks = np.zeros((n_grains, *shape), bool)
     for g in range(n_grains):
         masks[g][inside] = owner == g
-        pieces, n_pieces = ndimage.label(masks[g])
+        labelled: Any = ndimage.label(masks[g])
+        pieces, n_pieces = labelled
         if n_pieces > 1:
             masks[g] = pieces == 1 + np.bincount(pieces[pieces > 0] - 1).argmax()
     return masks
