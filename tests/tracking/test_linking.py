@@ -199,17 +199,19 @@ def test_a_crowd_that_trackpy_refuses_is_linked():
     assert linker.add(np.array([[10.0, 10.0]]), 3).size == 1
 
 
-@pytest.mark.parametrize("seed", [0, 1, 3, 4, 5])
-def test_large_groups_have_the_least_sum_that_trackpy_finds_too(seed):
-    """18 peaks in a row compete: more than we leave to trackpy, fewer than it refuses."""
+@pytest.mark.parametrize("seed", range(6))
+def test_large_groups_have_the_least_sum_that_trackpy_finds_too(seed, monkeypatch):
+    """9 peaks in a row compete: trackpy's time is bounded for so few, by chance not for 18."""
+    linker = "tomostream_ioc.tracking.linking._BoundedLinker"
+    monkeypatch.setattr(f"{linker}.MAX_SUB_NET_SIZE", 2)
     rng = np.random.default_rng(seed)
-    first = np.column_stack([np.arange(18) * 1.2, rng.uniform(0, 0.6, 18)])
+    first = np.column_stack([np.arange(9) * 1.2, rng.uniform(0, 0.6, 9)])
     second = first + rng.normal(0, 0.4, first.shape)
-    keep = rng.uniform(size=18) > 0.15
+    keep = rng.uniform(size=9) > 0.15
     rows = pd.DataFrame(np.vstack([first, second[keep]]), columns=["y", "x"])
-    rows["frame"] = [1] * 18 + [2] * int(keep.sum())
+    rows["frame"] = [1] * 9 + [2] * int(keep.sum())
     linked, counts = link_and_count(rows, 2.0, 0)
-    assert counts.large_groups == 1
+    assert counts.large_groups >= 1
     assert_same_tracks(linked["particle"].sort_index(), theirs(rows, 2.0))
 
 
