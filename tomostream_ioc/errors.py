@@ -41,3 +41,7 @@ class CenterError(TomoStreamError):
 
 class EngineError(TomoStreamError):
     """The reconstruction engine failed while running."""
+
+
+class TrackingError(TomoStreamError):
+    """An image, a table of peaks or a scan's grid can't be used for peaks, tracks and maps."""
