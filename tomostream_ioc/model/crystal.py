@@ -12,6 +12,7 @@ import numpy as np
 
 from tomostream_ioc.errors import ParameterError
 from tomostream_ioc.model.control import Alarm
+from tomostream_ioc.model.frame import Frame
 
 #: choices of Crystal:MapOf
 MAP_OF = ("Total intensity", "Brightest track", "Track")
@@ -259,4 +260,42 @@ class CrystalSink(Protocol):
 
     def crystal_map(self, image: np.ndarray, attributes: Mapping[str, object]) -> None:
         """(n_rows, n_cols) of the scan's grid; ``attributes`` say what it shows."""
+        ...
+
+
+class PointHandler(Protocol):
+    """Told by a PointSource, from threads of its own; no call blocks."""
+
+    def on_frame(self, frame: Frame) -> None:
+        """One image of the detector, by its unique id."""
+        ...
+
+    def on_point(self, images: np.ndarray, number: int, timestamp_s: float) -> None:
+        """The images of one point, (n_frames, ny, nx) or (ny, nx); ``number`` counts from 1."""
+        ...
+
+    def on_scan(self, start: Mapping[str, object]) -> None:
+        """A scan begins; ``start`` may hold shape, extents and snaking."""
+        ...
+
+    def on_scan_end(self, reason: str) -> None:
+        """The scan has ended; ``reason`` is '' when it went as planned."""
+        ...
+
+    def on_rejected(self, cause: str, reason: str) -> None: ...
+
+    def on_missed(self, count: int, reason: str) -> None: ...
+
+    def on_connection(self, what: str, connected: bool) -> None: ...
+
+
+class PointSource(Protocol):
+    """Images, from a detector or from documents."""
+
+    def open(self, setup: ScanSetup, handler: PointHandler) -> str:
+        """Begin to receive; returns what is read, for the status. Raises ArmingError."""
+        ...
+
+    def close(self) -> None:
+        """The handler is not called once this returns."""
         ...
