@@ -68,7 +68,7 @@ class BackgroundTaker:
         self.request_id = request_id
         self._wanted = n_frames
         self._taken = 0
-        self._total: np.ndarray | None = None
+        self._total = np.empty((0, 0))
 
     @property
     def progress(self) -> str:
@@ -77,7 +77,7 @@ class BackgroundTaker:
     def add(self, images: np.ndarray) -> np.ndarray | None:
         """The background once there are enough images; another size begins anew."""
         image = average_frames(images)
-        if self._total is None or self._total.shape != image.shape:
+        if self._total.shape != image.shape:
             self._total, self._taken = np.zeros(image.shape), 0
         n_frames = images.shape[0] if images.ndim == 3 else 1
         self._total += image * n_frames

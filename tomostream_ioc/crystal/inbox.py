@@ -105,12 +105,10 @@ class Inbox:
     # ---- PointHandler
 
     def on_frame(self, frame: Frame) -> None:
-        if frame.initial:  # what the channel held before the start: no image of this scan
-            return
         with self._lock:
             taken = self._points.add(frame)
         self._add(
-            received=1,
+            received=int(not taken.state),
             missed=taken.missed,
             duplicate=taken.duplicate,
             rejected=int(taken.late),
@@ -140,8 +138,12 @@ class Inbox:
     def on_scan_end(self, reason: str) -> None:
         self._put(ScanEnds(f"Running: the scan has ended{': ' + reason if reason else ''}"))
 
-    def on_rejected(self, cause: str, reason: str) -> None:
-        self._add(rejected=1)
+    def on_rejected(self, cause: str, reason: str, unique_id: int | None = None) -> None:
+        missed = 0
+        if unique_id is not None:
+            with self._lock:
+                missed = self._points.leave_out(unique_id)
+        self._add(rejected=1, missed=missed)
         self._notices.say(cause, f"Image rejected: {reason}")
 
     def on_missed(self, count: int, reason: str) -> None:

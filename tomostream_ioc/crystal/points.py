@@ -34,6 +34,7 @@ class Taken:
     duplicate: int = 0
     late: bool = False
     restart: bool = False  # the detector counts anew: another scan
+    state: bool = False  # no new image: what the channel held when it (re)connected
 
 
 class PointBuilder:
@@ -52,10 +53,18 @@ class PointBuilder:
 
     def add(self, frame: Frame) -> Taken:
         """Take one image; its pixels are copied, or added up."""
-        placed = self._sequence.place(frame.unique_id)
-        if placed.order in (Order.DUPLICATE, Order.REPEATED_STATE):
+        if frame.initial and self._first is None:
+            return Taken(state=True)  # from before the start: no image of this scan
+        placed = self._sequence.place(frame.unique_id, reconnected=frame.initial)
+        if placed.order is Order.REPEATED_STATE:
+            return Taken(state=True)
+        if placed.order is Order.DUPLICATE:
             return Taken(missed=placed.missed, duplicate=1)
         restart = placed.order is Order.RESTART
+        if restart and frame.initial:  # a detector that has restarted: its next image is the first
+            left = tuple(self._finish())
+            self._first = None
+            return Taken(left, restart=True, state=True)
         points: list[Point] = []
         if restart or self._first is None:
             points += self._finish()
@@ -73,6 +82,12 @@ class PointBuilder:
         if step % self._per_point == self._per_point - 1:
             points += self._finish()
         return Taken(tuple(points), missed=placed.missed, restart=restart)
+
+    def leave_out(self, unique_id: int) -> int:
+        """An image with this id came, but can't be used; returns what to add to those missed."""
+        if self._first is None:
+            return 0
+        return self._sequence.place(unique_id).missed
 
     def _finish(self) -> list[Point]:
         if self._open is None:

@@ -97,8 +97,9 @@ class Search:
 
     @property
     def masked_pixels(self) -> int:
-        used = self._mask is not None and self._params.hot_pixel_mask
-        return int(np.count_nonzero(self._mask)) if used else 0
+        if self._mask is None or not self._params.hot_pixel_mask:
+            return 0
+        return int(np.count_nonzero(self._mask))
 
     # --- the work ---------------------------------------------------------------------------
 
@@ -116,7 +117,7 @@ class Search:
             self._subtract = None
             self._drop_locator()
         image = self._subtractor(shape)(images, self._image)
-        peaks = self._locate(image, shape)
+        peaks = self._locate(image)
         located_s = time.monotonic()
         peaks["frame"] = np.full(len(peaks), number, np.int64)
         particles = self._linker.add(peaks[["y", "x"]].to_numpy(np.float64), number)
@@ -138,20 +139,22 @@ class Search:
             self._subtract = BackgroundSubtractor(self._background if used else None)
         return self._subtract
 
-    def _locate(self, image: np.ndarray, shape: tuple[int, ...]) -> pd.DataFrame:
+    def _locate(self, image: np.ndarray) -> pd.DataFrame:
         if self._locator is None:
-            params = self._params
-            mask = self._mask if params.hot_pixel_mask and self.fits(shape) else None
-            self._locator = Locator(
-                params.diameter,
-                minmass=params.min_mass,
-                separation=params.separation,
-                percentile=params.percentile,
-                topn=params.max_peaks or None,
-                mask=mask,
-                quantize=QUANTIZE[params.quantize],
-            )
+            self._locator = self._new_locator(image.shape)
         return self._locator.locate(image)
+
+    def _new_locator(self, shape: tuple[int, ...]) -> Locator:
+        params = self._params
+        return Locator(
+            params.diameter,
+            minmass=params.min_mass,
+            separation=params.separation,
+            percentile=params.percentile,
+            topn=params.max_peaks or None,
+            mask=self._mask if params.hot_pixel_mask and self.fits(shape) else None,
+            quantize=QUANTIZE[params.quantize],
+        )
 
     def _drop_locator(self) -> None:
         if self._locator is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tomostream_ioc.epics.channel import Deferred
@@ -231,7 +232,7 @@ class CrystalPart:
 
     async def poll(self) -> None:
         """Show the status, and only what has changed of it."""
-        records = self._group.attr_pvdb
+        records: Mapping[str, Any] = dict(self._group.attr_pvdb)
         status = self._control.status()
         await show(self._group.crystal_status, shorten(status.message))
         for attribute, name in COUNTS.items():

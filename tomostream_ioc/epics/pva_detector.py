@@ -59,8 +59,8 @@ class _Told:
     def on_frame(self, frame: Frame) -> None:
         self._handler.on_frame(frame)
 
-    def on_frame_rejected(self, cause: str, reason: str, unique_id: int | None) -> None:
-        self._handler.on_rejected(cause, reason)
+    def on_frame_rejected(self, cause: str, reason: str, unique_id: int | None = None) -> None:
+        self._handler.on_rejected(cause, reason, unique_id)
 
-    def on_connection(self, kind: str, channel: str, connected: bool) -> None:
+    def on_connection(self, what: str, channel: str, connected: bool) -> None:
         self._handler.on_connection(channel, connected)

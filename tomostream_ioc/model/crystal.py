@@ -6,7 +6,7 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -19,7 +19,7 @@ MAP_OF = ("Total intensity", "Brightest track", "Track")
 #: choices of Crystal:Source
 SOURCES = ("Detector", "Documents")
 #: choices of Crystal:Quantize, and the argument of `tracking.locate` that each stands for
-QUANTIZE = {"8 bit": "uint8", "16 bit": "uint16"}
+QUANTIZE: Mapping[str, Literal["uint8", "uint16"]] = {"8 bit": "uint8", "16 bit": "uint16"}
 
 _LONGEST_ROW = 100_000
 _MOST_POINTS = 10_000_000
@@ -282,7 +282,9 @@ class PointHandler(Protocol):
         """The scan has ended; ``reason`` is '' when it went as planned."""
         ...
 
-    def on_rejected(self, cause: str, reason: str) -> None: ...
+    def on_rejected(self, cause: str, reason: str, unique_id: int | None = None) -> None:
+        """An image that can't be used; ``unique_id`` where known, so that it isn't missed too."""
+        ...
 
     def on_missed(self, count: int, reason: str) -> None: ...
 
