@@ -74,12 +74,14 @@ class BackgroundTaker:
     def progress(self) -> str:
         return f"{self._taken} of {self._wanted}"
 
-    def add(self, images: np.ndarray) -> np.ndarray | None:
-        """The background once there are enough images; another size begins anew."""
+    def add(self, images: np.ndarray, n_frames: int) -> np.ndarray | None:
+        """The background once there are enough images; another size begins anew.
+
+        ``images`` is the mean of ``n_frames``, or all of them.
+        """
         image = average_frames(images)
         if self._total.shape != image.shape:
             self._total, self._taken = np.zeros(image.shape), 0
-        n_frames = images.shape[0] if images.ndim == 3 else 1
         self._total += image * n_frames
         self._taken += n_frames
         return self._total / self._taken if self._taken >= self._wanted else None

@@ -123,7 +123,7 @@ class Inbox:
     def on_point(self, images: np.ndarray, number: int, timestamp_s: float) -> None:
         n_frames = images.shape[0] if images.ndim == 3 else 1
         self._add(received=n_frames)
-        self._put(Point(number, images, number, timestamp_s, time.monotonic()))
+        self._put(Point(number, images, number, timestamp_s, time.monotonic(), n_frames))
 
     def on_scan(self, start: Mapping[str, object]) -> None:
         try:
@@ -172,7 +172,7 @@ class Inbox:
                 self._items.append(item)
                 self._bytes += n_bytes
         if full:
-            self._add(dropped=1)
+            self._add(dropped=item.n_frames if isinstance(item, Point) else 0)
             self._notices.say("dropped", "Images come faster than peaks are found: some are lost")
         self.wake.set()
 

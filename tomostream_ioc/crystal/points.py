@@ -23,6 +23,7 @@ class Point:
     unique_id: int
     timestamp_s: float
     received_s: float
+    n_frames: int = 1  # images of the detector in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class PointBuilder:
             return Taken(missed=placed.missed, late=True)
         if self._open is not None and not self._open.takes(number, frame):
             points += self._finish()  # its last images were lost, or the frame size has changed
+            if number <= self._done:
+                return Taken(tuple(points), missed=placed.missed, late=True)
         if self._open is None:
             self._open = _OpenPoint(number, frame, averages=self._per_point > 1)
         else:
@@ -118,4 +121,11 @@ class _OpenPoint:
     def point(self) -> Point:
         image = self._total if self._n_frames == 1 else self._total / self._n_frames
         newest = self._newest
-        return Point(self.number, image, newest.unique_id, newest.timestamp_s, newest.received_s)
+        return Point(
+            self.number,
+            image,
+            newest.unique_id,
+            newest.timestamp_s,
+            newest.received_s,
+            self._n_frames,
+        )

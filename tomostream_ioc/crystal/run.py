@@ -170,6 +170,9 @@ class CrystalRunner:
             grid = _grid(setup)
             self._inbox.set_grid(grid)
             self._begin(grid)
+            if self._search is not None:
+                self._set_message(CrystalState.STARTING, "Starting: compiling, once after a change")
+                self._search.warm_up()
             what = source.open(setup, self._inbox)
             self._set_message(CrystalState.RUNNING, f"Running: waiting for images of {what}")
             self._follow(job, what)
@@ -283,7 +286,7 @@ class CrystalRunner:
 
     def _take(self, taker: BackgroundTaker, point: Point) -> None:
         try:
-            background = taker.add(point.images)
+            background = taker.add(point.images, point.n_frames)
         except TrackingError as error:
             self._end_taking(f"No background: {error}")
             return

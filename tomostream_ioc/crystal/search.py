@@ -126,6 +126,16 @@ class Search:
             self.maps.add(peaks)
         return Found(peaks, image, located_s - began_s, time.monotonic() - located_s)
 
+    def warm_up(self) -> None:
+        """Compile what the usual images need, or load what was compiled: no image waits for it.
+
+        Takes up to a minute the first time; images of rarer types compile when they come.
+        """
+        for dtype in (np.uint16, np.uint8):
+            BackgroundSubtractor()(np.zeros((2, 2), dtype))
+        with self._new_locator((0, 0)) as locator:
+            locator.warm_up(np.float32)
+
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether the background is of images of this shape; True without one."""
         return self._background is None or self._background.shape == shape[-2:]
