@@ -1,1 +1,46 @@
-"""Bluesky documents in and out: images to peaks, peaks to tracks, tracks to crystal maps."""
+"""Bluesky documents in and out: images to peaks, peaks to tracks, tracks to crystal maps.
+
+The stages are bluesky callbacks: each takes documents, and passes a run of its own on to whoever
+subscribed. `build_chain` joins them; `open_database` keeps what they find.
+"""
+
+try:
+    import event_model as _event_model  # noqa: F401
+except ModuleNotFoundError as missing:
+    if missing.name != "event_model":
+        raise
+    raise ImportError(
+        "tomostream_ioc.documents needs bluesky's packages:"
+        " run `pip install tomostream_ioc[bluesky]`."
+    ) from missing
+
+from tomostream_ioc.documents.counts import StageCounts
+from tomostream_ioc.documents.crystal_mapper import CrystalMapper
+from tomostream_ioc.documents.database import Database, open_database
+from tomostream_ioc.documents.image_files import ImageFiles
+from tomostream_ioc.documents.image_processor import ImageProcessor
+from tomostream_ioc.documents.peak_tracker import PeakTracker
+from tomostream_ioc.documents.pipeline import Pipeline, build_chain
+from tomostream_ioc.documents.read_back import read_maps, read_peaks, read_tracks
+from tomostream_ioc.documents.results import ImageResult, MapsResult, PeaksResult, TracksResult
+from tomostream_ioc.documents.track_linker import TrackLinker
+
+__all__ = [
+    "CrystalMapper",
+    "Database",
+    "ImageFiles",
+    "ImageProcessor",
+    "ImageResult",
+    "MapsResult",
+    "PeakTracker",
+    "PeaksResult",
+    "Pipeline",
+    "StageCounts",
+    "TrackLinker",
+    "TracksResult",
+    "build_chain",
+    "open_database",
+    "read_maps",
+    "read_peaks",
+    "read_tracks",
+]

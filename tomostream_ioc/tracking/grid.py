@@ -91,8 +91,14 @@ class ScanGrid:
 
     @property
     def memory(self) -> int:
-        """Frames that a spot may be missing in: `tracking.linking`'s default, 0 without rows."""
-        return self.row_length if len(self.shape) > 1 else 0
+        """Frames that a spot may be missing in: `tracking.linking`'s default, 0 without rows.
+
+        The scan comes back to a column after a row's length; if it snakes, after anything up to
+        nearly two of them: 2 (row_length - 1) frames lie between two visits of the first column.
+        """
+        if len(self.shape) == 1:
+            return 0
+        return 2 * (self.row_length - 1) if self.snaking[-1] else self.row_length
 
     def flat_indices(self, frames: np.ndarray) -> np.ndarray:
         """Positions in the flattened map of frames numbered from 1, int64; -1 outside the grid.

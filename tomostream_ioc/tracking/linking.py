@@ -47,7 +47,7 @@ class OnlineLinker:
     ----------
     search_range : pixels that a peak may move between frames; one number, or one per axis
     memory : frames in which a peak may be missing and still be the same; None takes it from
-        ``grid`` (the length of its rows), or 0 without one
+        ``grid`` (`ScanGrid.memory`, one or two rows), or 0 without one
     keywords : those of trackpy.link (predictor, adaptive_stop, adaptive_step, neighbor_strategy,
         link_strategy, dist_func, to_eucl)
 
@@ -170,8 +170,8 @@ def link(
 ) -> pd.DataFrame:
     """trackpy.link: a copy of ``features``, sorted by frame, with the column ``particle``.
 
-    As `OnlineLinker` does it, whose parameters and bounds hold: ``memory`` None takes the length of
-    a row of ``grid``, peaks without a finite position get -1, and no group of peaks is too large.
+    As `OnlineLinker` does it, whose parameters and bounds hold: ``memory`` None takes that of
+    ``grid``, peaks without a finite position get -1, and no group of peaks is too large.
 
     Raises TrackingError: a column is missing, or keywords that trackpy refuses.
     """

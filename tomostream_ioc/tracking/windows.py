@@ -4,6 +4,9 @@ The newer method: the darkest and the brightest value of each pixel over all poi
 located on their difference; a peak's map is the mean in its window of each point's image, less
 that of the darkest image. Two passes over the images: `ExtremeImages`, then `WindowMaps`. Both take
 one image at a time and keep none, so that each can follow a live scan; `window_maps` does both.
+
+The minimum over many noisy images is low, by about three standard deviations of a pixel's noise
+over 200 points: a map stands on a floor, the same under all of its points.
 """
 
 from __future__ import annotations

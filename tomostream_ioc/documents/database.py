@@ -1,0 +1,174 @@
+"""The database: Tiled, in a folder of its own and inside this process, or any Tiled server."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from bluesky_tiled_plugins import TiledWriter
+from bluesky_tiled_plugins.exporters import json_seq_exporter
+from tiled.catalog import from_uri as catalog_from_uri
+from tiled.client import from_context
+from tiled.client import from_uri as client_from_uri
+from tiled.client.context import Context
+from tiled.config import Authentication
+from tiled.media_type_registration import default_serialization_registry
+from tiled.server.app import build_app
+from tiled.utils import ensure_uri
+
+from tomostream_ioc.documents.handlers import DEFAULT_HANDLERS
+from tomostream_ioc.documents.image_files import ImageFiles
+from tomostream_ioc.documents.recorded_run import RecordedRun
+from tomostream_ioc.errors import TrackingError
+
+log = logging.getLogger(__name__)
+
+#: rows that the writer collects before it stores them: what a crash may cost
+BATCH_ROWS = 1000
+
+
+class Database:
+    """Runs in Tiled: `insert` writes documents, `db[uid]` reads a run back.
+
+    Images inside events go to HDF5 files in ``image_folder`` first; what is derived by this package
+    goes to Tiled as it is, other runs through bluesky's normalizer. `insert` may be subscribed to
+    any number of stages and to a RunEngine; runs may come interleaved, from several threads.
+    """
+
+    def __init__(self, client: Any, image_folder: str | Path, context: Any = None):
+        self.client = client
+        #: what event_model's Filler needs, by the names that databroker gives them
+        self.reg = SimpleNamespace(handler_reg=dict(DEFAULT_HANDLERS), root_map={})
+        self._context = context
+        self._lock = threading.Lock()
+        self._files = ImageFiles(image_folder)
+        self._files.subscribe(self._write)
+        self._error: Exception | None = None
+        self._derived = TiledWriter(client, normalizer=None, batch_size=BATCH_ROWS)
+        self._raw = TiledWriter(client, batch_size=BATCH_ROWS)
+        self._derived_uids: set[str] = set()
+
+    def insert(self, name: str, doc: Any) -> None:
+        """Take one document. Raises whatever Tiled raises where it can't be stored."""
+        with self._lock:
+            self._error = None
+            self._files(name, doc)
+            if self._error is not None:
+                raise self._error
+
+    def _write(self, name: str, doc: Any) -> None:
+        try:
+            self._writer(name, doc)(name, doc)
+        except Exception as error:  # noqa: BLE001 - handed to whoever inserted
+            self._error = error
+
+    def _writer(self, name: str, doc: Any) -> TiledWriter:
+        if name == "start":
+            if "analysis_stage" in doc:
+                self._derived_uids.add(doc["uid"])
+                return self._derived
+            return self._raw
+        if name in ("descriptor", "stop"):
+            derived = doc["run_start"] in self._derived_uids
+            if name == "stop":
+                self._derived_uids.discard(doc["run_start"])
+            if derived and name == "descriptor":
+                self._derived_uids.add(doc["uid"])
+        elif "descriptor" in doc:
+            derived = doc["descriptor"] in self._derived_uids
+        else:
+            derived = doc.get("run_start") in self._derived_uids
+        return self._derived if derived else self._raw
+
+    def __getitem__(self, uid: str) -> RecordedRun:
+        """The run of this uid. Raises KeyError: there is none."""
+        return RecordedRun(self.client[uid])
+
+    def __contains__(self, uid: object) -> bool:
+        return uid in self.client
+
+    def __iter__(self) -> Iterator[str]:
+        """Uids, the oldest first."""
+        return iter(self.client)
+
+    def __len__(self) -> int:
+        return len(self.client)
+
+    def find(self, **keys: Any) -> list[str]:
+        """Uids of runs whose start document holds these values, the newest first."""
+        from tiled.queries import Key
+
+        found = self.client
+        for key, value in keys.items():
+            found = found.search(Key(f"start.{key}") == value)
+        runs = [(run.metadata["start"]["time"], uid) for uid, run in found.items()]
+        return [uid for _, uid in sorted(runs, reverse=True)]
+
+    def close(self) -> None:
+        """Close files and, where this object started it, the database."""
+        self._files.close()
+        if self._context is not None:
+            self._context.close()
+            self._context = None
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_database(
+    where: str | Path, *, readable: list[str | Path] | None = None, api_key: str | None = None
+) -> Database:
+    """The database in the folder ``where``, made if it isn't there; or a Tiled server's.
+
+    The folder holds a SQLite catalog, tables in a SQLite file, arrays in `data` and images in
+    `images`. Tiled runs inside this process and opens no port; other processes may have the same
+    folder open. ``where`` may be the http(s) URI of a Tiled server instead: it must be able to read
+    `./images`, where this process writes images.
+
+    readable : more folders from which Tiled may read the files that raw runs point to
+
+    Raises TrackingError: the folder can't be made, or no database can be opened there.
+    """
+    text = str(where)
+    if text.startswith(("http://", "https://")):
+        try:
+            client = client_from_uri(text, api_key=api_key) if api_key else client_from_uri(text)
+        except OSError as error:
+            raise TrackingError(f"No Tiled server answers at {text}: {error}") from error
+        return Database(client, Path("images"))
+    folder = Path(where).expanduser().resolve()
+    images = folder / "images"
+    catalog = folder / "catalog.db"
+    try:
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        images.mkdir(exist_ok=True)
+    except OSError as error:
+        raise TrackingError(f"No database can be made in {folder}: {error}") from error
+    default_serialization_registry.register("BlueskyRun", "application/json-seq", json_seq_exporter)
+    tree = catalog_from_uri(
+        str(catalog),
+        writable_storage=[
+            str(folder / "data"),
+            ensure_uri(f"sqlite:///{folder / 'tables.sqlite'}"),
+        ],
+        readable_storage=[str(images), *(str(Path(path).resolve()) for path in readable or ())],
+        init_if_not_exists=not catalog.exists(),
+    )
+    app = build_app(tree, authentication=Authentication(single_user_api_key=secrets.token_hex(32)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of starlette's about httpx
+        context = Context.from_app(app)
+    with contextlib.suppress(AttributeError):
+        # at the interpreter's end its threads are joined before atexit runs
+        threading._register_atexit(context.close)  # type: ignore[attr-defined]
+    return Database(from_context(context), images, context)

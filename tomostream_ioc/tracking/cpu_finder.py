@@ -1,0 +1,264 @@
+"""Peaks of one image on the CPU: the steps of trackpy.locate, fused, on threads."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tomostream_ioc.tracking.kernels import bandpass, maxima, noise
+from tomostream_ioc.tracking.kernels.refine import refine
+from tomostream_ioc.tracking.locate_params import FastSettings
+from tomostream_ioc.tracking.peak_table import (
+    ALL_IN_MARGINS,
+    BLACK,
+    COLUMNS,
+    NO_MAXIMA,
+    Peaks,
+    no_peaks,
+)
+from tomostream_ioc.tracking.threads import Threads
+
+#: bits of a level that are counted at once
+_COUNTED_BITS = 16
+#: maxima that a strip has room for at first
+_ROOM = 4096
+#: of a bound that the exact sums may exceed by rounding
+_ROUNDING = 1e-9
+#: noise this small beside the level is the rounding of the mean: numpy is asked for it
+_ROUNDED_NOISE = 1e-7
+#: in squares of the noise: an origin further than that from the mean costs digits
+_FAR = 100.0
+
+
+class CpuFinder:
+    """Finds peaks in images (n_rows, n_cols) of one shape and type; keeps what memory it needs."""
+
+    def __init__(
+        self, settings: FastSettings, shape: tuple[int, int], dtype: np.dtype, threads: Threads
+    ):
+        self._settings, self._threads = settings, threads
+        self._dtype = dtype
+        n_rows, n_cols = shape
+        self._strips = threads.pieces(n_rows)
+        levels = settings.levels_dtype
+        self._levels = np.empty(shape, levels)
+        self._highest = np.empty(shape, levels)
+        bits = 8 * levels.itemsize
+        self._shift = max(0, bits - _COUNTED_BITS)
+        copies = 4 if bits == 8 else 1
+        self._counts = np.empty((len(self._strips), copies, 1 << (bits - self._shift)), np.int32)
+        # of the first row of each strip, and of the last row
+        self._rows = np.array([*(first for first, _ in self._strips), n_rows - 1])
+        self._sums = np.empty((len(self._rows), n_cols))
+        self._blocks = threads.pieces(n_cols, 256)
+        self._extremes = np.empty((2, len(self._blocks), n_rows), dtype)
+
+    def find(self, image: np.ndarray) -> Peaks | None:
+        """Peaks of ``image``, read-only and in C order; None: trackpy is to have it.
+
+        That is an image with pixels that are not finite.
+        """
+        settings = self._settings
+        maximum = self._maximum(image)
+        if maximum is None:
+            return None
+        if maximum == 0:
+            return no_peaks(BLACK)
+        scale = np.iinfo(settings.levels_dtype).max / maximum
+        counts = self._quantise(image, scale)
+        threshold = self._percentile(counts)
+        if math.isnan(threshold):
+            return no_peaks(BLACK)
+        places = self._maxima(threshold)
+        if isinstance(places, str):
+            return no_peaks(places)
+        return Peaks(self._refine(image, places), scale)
+
+    def background(self, image: np.ndarray) -> tuple[Any, Any]:
+        """Mean and standard deviation of the pixels of ``image`` that are far from any signal."""
+        if self._dtype == np.float32:
+            return self._gathered(image)  # sums of numpy in float32 are not to be had otherwise
+        if self._dtype.itemsize <= 2:
+            sums = self._background_sums(noise.integer_sums, image)
+            n_pixels, total, squares = (sum(int(s) for s in column) for column in sums)
+            if not n_pixels:
+                return np.nan, np.nan
+            variance = (n_pixels * squares - total * total) / n_pixels**2
+            return total / n_pixels, math.sqrt(variance) if n_pixels > 1 else np.nan
+        n_pixels, level, noise_squared = self._mean_and_variance(image, float(image[0, 0]))
+        if n_pixels > 1 and (level - float(image[0, 0])) ** 2 > _FAR * noise_squared:
+            n_pixels, level, noise_squared = self._mean_and_variance(image, level)
+        if not n_pixels:
+            return np.nan, np.nan
+        if n_pixels == 1 or math.sqrt(noise_squared) <= _ROUNDED_NOISE * abs(level):
+            return self._gathered(image)
+        return level, math.sqrt(noise_squared)
+
+    def _mean_and_variance(self, image: np.ndarray, origin: float) -> tuple[int, float, float]:
+        """Of the background, with its number of pixels; exact where ``origin`` is near the mean."""
+        sums = self._background_sums(noise.float_sums, image, origin)
+        n_pixels, total, squares = (sum(column) for column in sums)
+        offset = total / max(n_pixels, 1)
+        return n_pixels, origin + offset, max(squares / max(n_pixels, 1) - offset * offset, 0.0)
+
+    def _maximum(self, image: np.ndarray) -> float | None:
+        """Of the bandpassed image, 0 where it is below the threshold; None: not finite."""
+        settings = self._settings
+        half = settings.smoothing_size // 2
+        highest, lowest = self._extremes
+
+        def add_columns(i: int) -> None:
+            first, end = self._blocks[i]
+            bandpass.column_sums(
+                image, half, self._rows, first, end, self._sums, highest[i], lowest[i]
+            )
+
+        self._threads.map(add_columns, range(len(self._blocks)))
+        if self._dtype.kind == "f" and not np.isfinite(self._sums[-1]).all():
+            return None
+        bounds = self._bounds(highest.max(axis=0), lowest.min())
+        at_least = np.nextafter(settings.threshold, -np.inf)
+
+        def search(i: int) -> float:
+            return bandpass.strip_maximum(
+                image, settings.weights, settings.smoothing_size, self._sums[i].copy(), bounds,
+                at_least, *self._strips[i],
+            )  # fmt: skip
+
+        maximum = max(self._threads.map(search, range(len(self._strips))))
+        if not math.isfinite(maximum):
+            return None
+        return maximum if maximum >= settings.threshold else 0.0
+
+    def _bounds(self, highest: np.ndarray, lowest: np.generic) -> np.ndarray:
+        """What no pixel of a bandpassed row exceeds, (n_rows,), from the rows' highest pixels.
+
+        The Gaussian is not above the highest pixel that it sees, nor the boxcar below the lowest of
+        the image.
+        """
+        reach = self._settings.weights.size // 2
+        padded = np.zeros(len(highest) + 2 * reach)
+        padded[reach : reach + len(highest)] = highest
+        windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
+        gaussian = np.maximum(windows.max(axis=1), 0.0)
+        # integers are cut towards zero, by one at most
+        boxcar = float(lowest) + (1.0 if self._dtype.kind == "i" else 0.0)
+        return gaussian - min(boxcar, 0.0) + _ROUNDING * (gaussian + abs(boxcar))
+
+    def _quantise(self, image: np.ndarray, scale: float) -> np.ndarray:
+        """Fill the levels; how often each (by its upper bits) occurs."""
+        settings = self._settings
+        self._counts[:] = 0
+
+        def quantise(i: int) -> None:
+            bandpass.quantise_strip(
+                image, settings.weights, settings.smoothing_size, self._sums[i].copy(),
+                settings.threshold, scale, *self._strips[i], self._levels, self._shift,
+                self._counts[i],
+            )  # fmt: skip
+
+        self._threads.map(quantise, range(len(self._strips)))
+        return self._counts.sum(axis=(0, 1), dtype=np.int64)
+
+    def _percentile(self, counts: np.ndarray) -> float:
+        """As `numpy.percentile` of the levels that are not zero; NaN: there are none."""
+        counts = counts.copy()
+        zeros = self._levels.size - np.count_nonzero(self._levels) if self._shift else counts[0]
+        counts[0] -= zeros
+        n = int(counts.sum())
+        if not n:
+            return math.nan
+        place = (n - 1) * (self._settings.percentile / 100)
+        below = math.floor(place)
+        low = self._level_of_rank(counts, below, int(zeros))
+        high = self._level_of_rank(counts, min(below + 1, n - 1), int(zeros))
+        part = place - below
+        # rounded as numpy does
+        if part >= 0.5:
+            return high - (high - low) * (1 - part)
+        return low + (high - low) * part
+
+    def _level_of_rank(self, counts: np.ndarray, rank: int, zeros: int) -> int:
+        """The level that has ``rank`` others before it, zeros left out."""
+        ends = np.cumsum(counts)
+        high = int(np.searchsorted(ends, rank, side="right"))
+        if not self._shift:
+            return high
+        rank -= int(ends[high - 1]) if high else 0
+        low_counts = np.zeros((len(self._strips), 1 << self._shift), np.int64)
+
+        def count(i: int) -> None:
+            bandpass.count_low_bits(
+                self._levels, high, self._shift, *self._strips[i], low_counts[i]
+            )
+
+        self._threads.map(count, range(len(self._strips)))
+        low = low_counts.sum(axis=0)
+        if high == 0:
+            low[0] -= zeros
+        return (high << self._shift) + int(np.searchsorted(np.cumsum(low), rank, side="right"))
+
+    def _maxima(self, threshold: float) -> np.ndarray | str:
+        """Rows and columns of the maxima, (n, 2), or why there are none."""
+        box = self._settings.box
+        shape = self._levels.shape
+        self._threads.map(
+            lambda strip: maxima.row_maxima(self._levels, box, *strip, self._highest), self._strips
+        )
+        rows, cols = self._settings.inner((shape[0], shape[1]))
+
+        def search(strip: tuple[int, int]) -> np.ndarray:
+            within = max(strip[0], rows[0]), min(strip[1], rows[1])
+            return self._maxima_within(threshold, within, cols)
+
+        found = np.concatenate(self._threads.map(search, self._strips))
+        if len(found):
+            return found
+        anywhere = self._maxima_within(threshold, (0, shape[0]), (0, shape[1]))
+        return ALL_IN_MARGINS if len(anywhere) else NO_MAXIMA
+
+    def _maxima_within(
+        self, threshold: float, rows: tuple[int, int], cols: tuple[int, int]
+    ) -> np.ndarray:
+        found = np.empty((_ROOM, 2), np.int64)
+        while True:
+            n = maxima.maxima_of_strip(
+                self._levels, self._highest, threshold, self._settings.box, rows, cols, found
+            )
+            if n <= len(found):
+                return found[:n]
+            found = np.empty((n, 2), np.int64)
+
+    def _refine(self, image: np.ndarray, places: np.ndarray) -> np.ndarray:
+        settings = self._settings
+        rows = np.empty((len(places), len(COLUMNS)))
+
+        def work(piece: tuple[int, int]) -> None:
+            refine(
+                image, self._levels, settings.radius, places, settings.max_iterations,
+                settings.disk, *settings.disk_functions, rows, *piece,
+            )  # fmt: skip
+
+        self._threads.map(work, self._threads.pieces(len(places)))
+        return rows
+
+    def _background_sums(self, kernel: Any, image: np.ndarray, *origin: float) -> list[tuple]:
+        reaches = self._settings.reaches
+        sums = self._threads.map(
+            lambda strip: kernel(self._levels, image, reaches, *origin, *strip), self._strips
+        )
+        return list(zip(*sums, strict=True))
+
+    def _gathered(self, image: np.ndarray) -> tuple[Any, Any]:
+        reaches, n_cols = self._settings.reaches, image.shape[1]
+
+        def collect(strip: tuple[int, int]) -> np.ndarray:
+            out = np.empty((strip[1] - strip[0]) * n_cols, image.dtype)
+            return out[: noise.gather(self._levels, image, reaches, *strip, out)]
+
+        pixels = np.concatenate(self._threads.map(collect, self._strips))
+        if not len(pixels):
+            return np.nan, np.nan
+        return pixels.mean(), pixels.std() if len(pixels) > 1 else np.nan

@@ -1,0 +1,1 @@
+"""Kernels of peak finding on the CPU: each does a piece of one frame, without the GIL."""

@@ -1,0 +1,252 @@
+"""Gaussian minus boxcar, row by row, in the very order of operations of scipy.ndimage.
+
+Sums of floating-point numbers depend on their order, and peaks are to be those of trackpy to the
+last bit: `scipy.ndimage.correlate1d` adds pairs of pixels from the outermost inwards, and
+`uniform_filter1d` keeps a running sum to which it adds newest minus oldest. Both work in float64,
+whatever the image is; the boxcar is rounded to the image's type (integers: cut) after each axis.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from tomostream_ioc.tracking.kernels.compile import kernel
+
+
+@njit(nogil=True, fastmath={"nnan", "nsz"})
+def _highest(line):
+    # a function of its own: only without NaN is a maximum taken in vectors
+    highest = line[0]
+    for x in range(line.size):
+        highest = max(highest, line[x])
+    return highest
+
+
+@njit(nogil=True, fastmath={"nnan", "nsz"})
+def _lowest(line):
+    lowest = line[0]
+    for x in range(line.size):
+        lowest = min(lowest, line[x])
+    return lowest
+
+
+@kernel
+def column_sums(image, half, rows, first, end, sums, highest, lowest):
+    """Running sums over 2 * half + 1 rows of the columns first..end, as they are at ``rows``.
+
+    ``rows`` rise, and the sums go to ``sums`` (len(rows), n_cols). ``highest`` (n_rows,) and
+    ``lowest`` (n_rows,) receive the extremes of each row within these columns.
+    """
+    n_rows = image.shape[0]
+    width = end - first
+    running = np.zeros(width)
+    for r in range(-half, half + 1):
+        line = image[min(max(r, 0), n_rows - 1), first:end]
+        for x in range(width):
+            running[x] += line[x]
+    i = 0
+    for r in range(n_rows):
+        while i < rows.size and rows[i] == r:
+            out = sums[i, first:end]
+            for x in range(width):
+                out[x] = running[x]
+            i += 1
+        line = image[r, first:end]
+        highest[r] = _highest(line)
+        lowest[r] = _lowest(line)
+        newest = image[min(r + 1 + half, n_rows - 1), first:end]
+        _advance(newest, image[max(r - half, 0), first:end], running)
+
+
+@njit(nogil=True, error_model="numpy")
+def _filter_row(image, r, weights, size, columns, ring, held, padded, box, mean, steps, smooth):
+    """Row r of the Gaussian minus the boxcar, into ``smooth`` (n_cols,).
+
+    ``columns`` are the running sums at row r; ``ring`` (n_weights, n_cols) holds rows as float64,
+    ``held`` which; ``padded`` has zeros at both ends; ``box`` and ``mean`` are of the image's type.
+    """
+    n_rows, width = image.shape
+    n, reach, half = weights.size, weights.size // 2, size // 2
+    for row in range(r - reach, r + reach + 1):
+        slot = row % n
+        if held[slot] != row:
+            held[slot] = row
+            line = ring[slot]
+            if 0 <= row < n_rows:
+                _copy(image[row], line)
+            else:
+                line[:] = 0.0
+    vertical = padded[reach : reach + width]
+    _add_pairs_of_rows(ring, r, weights, vertical)
+    _add_pairs_of_columns(padded, weights, smooth)
+    inner = box[half : half + width]
+    _divide(columns, np.float64(size), inner)
+    box[:half] = inner[0]
+    box[half + width :] = inner[width - 1]
+    _subtract(box[size : size + width - 1], box[: width - 1], steps[: width - 1])
+    running = 0.0
+    for x in range(size):
+        running += box[x]
+    for x in range(width):
+        step = steps[x]
+        steps[x] = running
+        running += step
+    _divide(steps, np.float64(size), mean)
+    _subtract(smooth, mean, smooth)
+
+
+# functions of their own, as loops in a long function are not all taken in vectors
+
+
+@njit(nogil=True, error_model="numpy")
+def _divide(sums, divisor, out):
+    for x in range(out.size):
+        out[x] = sums[x] / divisor
+
+
+@njit(nogil=True)
+def _subtract(a, b, out):
+    for x in range(out.size):
+        out[x] = np.float64(a[x]) - np.float64(b[x])
+
+
+@njit(nogil=True)
+def _advance(newest, oldest, columns):
+    for x in range(columns.size):
+        columns[x] += np.float64(newest[x]) - np.float64(oldest[x])
+
+
+@njit(nogil=True)
+def _quantise(smooth, threshold, scale, out):
+    for x in range(out.size):
+        value = smooth[x]
+        out[x] = scale * (value if value >= threshold else 0.0)
+
+
+@njit(nogil=True)
+def _copy(pixels, out):
+    for x in range(out.size):
+        out[x] = pixels[x]
+
+
+@njit(nogil=True, error_model="numpy")
+def _add_pairs_of_rows(ring, r, weights, out):
+    n, reach = weights.size, weights.size // 2
+    middle, weight = ring[r % n], weights[reach]
+    if reach == 4:  # noise_size 1: all in one loop
+        a, b, c, d = weights[0], weights[1], weights[2], weights[3]
+        a0, a1 = ring[(r - 4) % n], ring[(r + 4) % n]
+        b0, b1 = ring[(r - 3) % n], ring[(r + 3) % n]
+        c0, c1 = ring[(r - 2) % n], ring[(r + 2) % n]
+        d0, d1 = ring[(r - 1) % n], ring[(r + 1) % n]
+        for x in range(out.size):
+            total = middle[x] * weight
+            total += (a0[x] + a1[x]) * a
+            total += (b0[x] + b1[x]) * b
+            total += (c0[x] + c1[x]) * c
+            out[x] = total + (d0[x] + d1[x]) * d
+        return
+    for x in range(out.size):
+        out[x] = middle[x] * weight
+    for j in range(reach, 0, -1):
+        above, below, weight = ring[(r - j) % n], ring[(r + j) % n], weights[reach - j]
+        for x in range(out.size):
+            out[x] += (above[x] + below[x]) * weight
+
+
+@njit(nogil=True, error_model="numpy")
+def _add_pairs_of_columns(padded, weights, out):
+    reach, width = weights.size // 2, out.size
+    middle, weight = padded[reach : reach + width], weights[reach]
+    if reach == 4:
+        a, b, c, d = weights[0], weights[1], weights[2], weights[3]
+        a0, a1 = padded[:width], padded[8 : 8 + width]
+        b0, b1 = padded[1 : 1 + width], padded[7 : 7 + width]
+        c0, c1 = padded[2 : 2 + width], padded[6 : 6 + width]
+        d0, d1 = padded[3 : 3 + width], padded[5 : 5 + width]
+        for x in range(width):
+            total = middle[x] * weight
+            total += (a0[x] + a1[x]) * a
+            total += (b0[x] + b1[x]) * b
+            total += (c0[x] + c1[x]) * c
+            out[x] = total + (d0[x] + d1[x]) * d
+        return
+    for x in range(width):
+        out[x] = middle[x] * weight
+    for j in range(reach, 0, -1):
+        left = padded[reach - j : reach - j + width]
+        right = padded[reach + j : reach + j + width]
+        weight = weights[reach - j]
+        for x in range(width):
+            out[x] += (left[x] + right[x]) * weight
+
+
+@kernel
+def strip_maximum(image, weights, size, columns, bounds, at_least, first, end):
+    """The highest value of the bandpassed rows first..end, or ``at_least``.
+
+    ``columns`` (n_cols,): running sums at row ``first``; they are changed. Row r is left out where
+    ``bounds[r]``, which it can't exceed, is not above the maximum so far.
+    """
+    n_rows, width = image.shape
+    half = size // 2
+    ring = np.empty((weights.size, width))
+    held = np.full(weights.size, -weights.size - 1)
+    padded = np.zeros(width + weights.size - 1)
+    box = np.empty(width + size - 1, image.dtype)
+    mean = np.empty(width, image.dtype)
+    steps, smooth = np.empty(width), np.empty(width)
+    steps[width - 1] = 0.0
+    best = at_least
+    for r in range(first, end):
+        if bounds[r] > best:
+            _filter_row(
+                image, r, weights, size, columns, ring, held, padded, box, mean, steps, smooth
+            )
+            best = max(best, _highest(smooth))
+        if r + 1 < end:
+            _advance(image[min(r + 1 + half, n_rows - 1)], image[max(r - half, 0)], columns)
+    return best
+
+
+@kernel
+def quantise_strip(
+    image, weights, size, columns, threshold, scale, first, end, levels, shift, counts
+):
+    """Bandpassed rows first..end as integers: ``scale`` times what is not below ``threshold``.
+
+    ``levels`` (n_rows, n_cols) integer receives them. ``counts`` (n_copies, n_places) counts how
+    often each level, shifted right by ``shift`` bits, occurs; the copies, a power of two, are to be
+    added.
+    """
+    n_rows, width = image.shape
+    half = size // 2
+    ring = np.empty((weights.size, width))
+    held = np.full(weights.size, -weights.size - 1)
+    padded = np.zeros(width + weights.size - 1)
+    box = np.empty(width + size - 1, image.dtype)
+    mean = np.empty(width, image.dtype)
+    steps, smooth = np.empty(width), np.empty(width)
+    steps[width - 1] = 0.0
+    # neighbours are counted apart: to add to the same place at once costs a wait
+    copies = counts.shape[0] - 1
+    for r in range(first, end):
+        _filter_row(image, r, weights, size, columns, ring, held, padded, box, mean, steps, smooth)
+        out = levels[r]
+        _quantise(smooth, threshold, scale, out)
+        for x in range(width):
+            counts[x & copies, out[x] >> shift] += 1
+        if r + 1 < end:
+            _advance(image[min(r + 1 + half, n_rows - 1)], image[max(r - half, 0)], columns)
+
+
+@kernel
+def count_low_bits(levels, high, shift, first, end, counts):
+    """Count the low bits of the levels of rows first..end that are ``high`` above ``shift``."""
+    low = (1 << shift) - 1
+    for r in range(first, end):
+        line = levels[r]
+        for x in range(line.size):
+            if line[x] >> shift == high:
+                counts[line[x] & low] += 1

@@ -1,0 +1,96 @@
+"""Local maxima: pixels that equal the highest of the box around them, as scipy places it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from tomostream_ioc.tracking.kernels.compile import kernel
+
+#: pixels that are looked at together, in vectors; few blocks have a maximum
+_BLOCK = 64
+
+
+@kernel
+def row_maxima(levels, size, first, end, out):
+    """The highest of ``size`` pixels of the row around each pixel, for rows first..end.
+
+    ``out`` is of the type and shape of ``levels``. Outside the image lie zeros. An even box reaches
+    one pixel further to the right, as that of `scipy.ndimage.grey_dilation` does.
+    """
+    width = levels.shape[1]
+    left = (size - 1) // 2
+    # two, as a loop that reads ahead in what it writes would not be taken in vectors
+    line, other = np.zeros(width + size, levels.dtype), np.zeros(width + size, levels.dtype)
+    for r in range(first, end):
+        line[:left] = 0
+        line[left : left + width] = levels[r]
+        line[left + width :] = 0
+        # the maximum of n pixels, then of 2 n, and of ``size`` by two that overlap
+        n, length = 1, width + size
+        while 2 * n <= size:
+            length -= n
+            _higher(line[:length], line[n : n + length], other[:length])
+            line, other = other, line
+            n *= 2
+        _higher(line[:width], line[size - n : size - n + width], out[r])
+
+
+@njit(nogil=True)
+def _higher(a, b, out):
+    for x in range(out.size):
+        p, q = a[x], b[x]
+        out[x] = p if p > q else q
+
+
+@kernel
+def maxima_of_strip(levels, highest, threshold, size, rows, cols, found):
+    """Where pixels above ``threshold`` are the highest of their box; returns how many are.
+
+    Rows ``rows[0]`` to ``rows[1]`` and columns ``cols[0]`` to ``cols[1]`` (the ends left out) are
+    looked through; ``highest`` is what `row_maxima` wrote. ``found`` (n, 2) receives row and column
+    in C order, as many as it has room for.
+    """
+    n_rows = levels.shape[0]
+    least = levels.dtype.type(math.floor(threshold))  # levels are integers
+    above = (size - 1) // 2
+    below = size - 1 - above
+    n = 0
+    for r in range(rows[0], rows[1]):
+        line, tops = levels[r], highest[r]
+        top, end = max(0, r - above), min(n_rows, r + below + 1)
+        for start in range(cols[0], cols[1], _BLOCK):
+            stop = min(start + _BLOCK, cols[1])
+            if not _any_maximum(line[start:stop], tops[start:stop], least):
+                continue
+            for x in range(start, stop):
+                if line[x] != tops[x] or not line[x] > least:
+                    continue
+                if _is_highest(highest, r, x, top, end):
+                    if n < len(found):
+                        found[n, 0] = r
+                        found[n, 1] = x
+                    n += 1
+    return n
+
+
+@njit(nogil=True)
+def _any_maximum(line, tops, least):
+    hits = np.uint8(0)
+    for x in range(line.size):
+        hits |= (line[x] == tops[x]) & (line[x] > least)
+    return hits != 0
+
+
+@njit(nogil=True)
+def _is_highest(highest, r, x, top, end):
+    value = highest[r, x]
+    # outwards: where it is not the highest, a neighbour mostly says so
+    for distance in range(1, end - top):
+        if r - distance >= top and highest[r - distance, x] > value:
+            return False
+        if r + distance < end and highest[r + distance, x] > value:
+            return False
+    return True
