@@ -17,10 +17,13 @@ import numpy as np
 
 from tomostream_ioc.config import Config, fail, parse
 from tomostream_ioc.console import StatusLine, on_terminal, say, set_up_logging
+from tomostream_ioc.crystal.run import CrystalRunner
 from tomostream_ioc.epics.access import OPEN, read_access_file, summary
 from tomostream_ioc.epics.autosave import Autosave
 from tomostream_ioc.epics.database import read_substitutions
 from tomostream_ioc.epics.group import TomoStreamGroup
+from tomostream_ioc.epics.pva_crystal import PvaCrystal
+from tomostream_ioc.epics.pva_detector import PvaDetector
 from tomostream_ioc.epics.pva_records import PvaRecords
 from tomostream_ioc.epics.pva_sink import PvaSink
 from tomostream_ioc.epics.pva_source import PvaSource
@@ -28,6 +31,7 @@ from tomostream_ioc.epics.server import IocContext
 from tomostream_ioc.epics.table import as_text, pv_rows
 from tomostream_ioc.errors import ConfigError
 from tomostream_ioc.model.control import Engine
+from tomostream_ioc.model.crystal import PointSource
 from tomostream_ioc.picture import save_slices_png
 from tomostream_ioc.recon.engine import OrthoEngine, pinned_empty, resolve_device, warm_up
 from tomostream_ioc.recon.geometry import ScanGeometry
@@ -97,9 +101,11 @@ class Program:
             say("Starting the simulated scan ...")
             await simulated.start()
         records = PvaRecords()
+        crystal_sink = PvaCrystal(f"{config.prefix}Crystal:")
+        stack.callback(crystal_sink.close)
         sink = PvaSink(
             interfaces=config.interfaces,
-            providers=records.providers,
+            providers=[(crystal_sink.provider, 0), *records.providers],
             # called only once a name has been put, and by then there is a runner
             on_refusal=lambda reason: runner.output_refused(reason),
         )
@@ -113,8 +119,13 @@ class Program:
             timeout_s=config.timeout_s,
             allocate=pinned_empty if device.startswith("cuda") else np.empty,
         )
+        crystal = CrystalRunner(_crystal_sources(), crystal_sink)
         group = TomoStreamGroup(
-            config.prefix, macros=config.macros, control=runner, security=self._security
+            config.prefix,
+            macros=config.macros,
+            control=runner,
+            crystal=crystal,
+            security=self._security,
         )
         autosave = self._autosave(group)
         if autosave is not None:
@@ -139,9 +150,11 @@ class Program:
             )
             stack.push_async_callback(_cancelled, saving)
         stack.callback(self._shut_down, runner)
+        stack.callback(self._shut_down, crystal)
         say(_welcome(config))
         await _in_daemon_thread(lambda: warm_up(device))
         runner.start_thread()
+        crystal.start_thread()
         if config.start:
             await group.start_run()
         say("Ready")
@@ -202,7 +215,7 @@ class Program:
             return
         say(f"The last slices are in {self._config.png}")
 
-    def _shut_down(self, runner: Runner) -> None:
+    def _shut_down(self, runner: Runner | CrystalRunner) -> None:
         if not runner.shutdown(_END_S):
             log.error("The run did not end in %g s", _END_S)
 
@@ -277,6 +290,11 @@ def _engine_factory(device: str, memory_limit: int | None) -> Callable[..., Engi
         )
 
     return make
+
+
+def _crystal_sources() -> dict[str, Callable[[], PointSource]]:
+    """For each choice of Crystal:Source."""
+    return {"Detector": PvaDetector}
 
 
 def _database_folder() -> Path:

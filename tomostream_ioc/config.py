@@ -26,6 +26,7 @@ MACROS: Mapping[str, tuple[str, str]] = {
     "FLAT_PVA": ("$(TOMO_SCAN)StreamFlatFields", "PVA channel of the averaged flat field"),
     "THETA_PVA": ("$(TOMO_SCAN)StreamTheta", "PVA channel of the angles"),
     "RECON_PVA": ("$(P)$(R)StreamRecon", "PVA channel that the slices are served on"),
+    "CRYSTAL_PVA": ("", "PVA image channel of a diffraction detector, for peak tracking"),
     "CAMERA": ("", "prefix of the camera"),
     "MCT_OPTICS": ("", "prefix of the MCTOptics IOC"),
     "TOMO_0_DEG": ("", "sample motor along the beam-normal axis at 0 degrees"),
@@ -38,7 +39,7 @@ SubstitutionsReader = Callable[[Path], dict[str, str]]
 
 _MAX_STRINGOUT = 39
 _MAX_PV_NAME = 60
-_LONGEST_RECORD = len("SampleTomo90degPVName")
+_LONGEST_RECORD = len("Crystal:BackgroundFrames")
 _SIZE = re.compile(r"(\d+(?:\.\d*)?) ?([KMGT]?)(B|iB)?", re.IGNORECASE)
 _MACRO = re.compile(r"\$[({](\w+)[)}]")
 

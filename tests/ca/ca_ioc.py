@@ -32,6 +32,7 @@ MACROS = {
     "TOMO_90_DEG": "2bmb:m18",
     "SAMPLE_Y": "2bmHXP:m3",
     "ROI_PLUGIN": "2bmSP2:ROI1:",
+    "CRYSTAL_PVA": "",
 }
 LIMIT_S = 10.0
 

@@ -146,7 +146,7 @@ class Sender:
         pva = self._pva
         chosen = self._defaults | options
         rows, cols, dtype = int(chosen["rows"]), int(chosen["cols"]), str(chosen["dtype"])
-        if self._frames is None:
+        if self._frames is None or "rows" in options:
             image = synthetic(unique_id, rows, cols, dtype)
         else:
             image = np.ascontiguousarray(self._frames[(unique_id - 1) % len(self._frames)])

@@ -168,6 +168,10 @@ class SliceReader(Child):
     def monitored(self, channel: str) -> list[dict[str, Any]]:
         return self._ask("monitored", channel)
 
+    def watch_table(self, channel: str) -> None:
+        """Keep the columns of each update of an NTTable; ask `monitored` for them."""
+        self._ask("watch_table", channel)
+
 
 class Ioc(Child):
     """The IOC, as users start it, and clients of it that are not ours."""

@@ -1,6 +1,6 @@
-"""A pvapy client as a process of its own: reads NTNDArray channels into .npy files.
+"""A pvapy client as a process of its own: reads NTNDArray channels into .npy files, and NTTables.
 
-Commands are JSON lines: {"do": "get", "channel": ..., "file": ...} and {"do": "monitor", ...}.
+Commands are JSON lines: {"do": "get", "args": [channel, file]}, monitor, watch_table and monitored.
 """
 
 from __future__ import annotations
@@ -59,7 +59,16 @@ def main() -> None:
     def monitored(name):
         return seen[name]
 
-    commands = {f.__name__: f for f in (get, monitor, monitored)}
+    def watch_table(name):
+        seen[name] = []
+        channel(name).monitor(
+            lambda table: seen[name].append(
+                {column: np.asarray(cells).tolist() for column, cells in table["value"].items()}
+            ),
+            "field()",
+        )
+
+    commands = {f.__name__: f for f in (get, monitor, monitored, watch_table)}
     for line in sys.stdin:
         request = json.loads(line)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from caproto.server import PVGroup
 
 from tomostream_ioc.epics.calcout import Calcout
+from tomostream_ioc.epics.crystal_records import CrystalRecords
 from tomostream_ioc.epics.declare import declare
 from tomostream_ioc.epics.operation_records import OperationRecords
 from tomostream_ioc.epics.records import (
@@ -299,5 +300,5 @@ class TomoStreamRecords(PVGroup):
     )
 
 
-class IocRecords(TomoStreamRecords, OperationRecords, AutosaveRecords):
+class IocRecords(TomoStreamRecords, CrystalRecords, OperationRecords, AutosaveRecords):
     """Every record that is served."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from tomostream_ioc.epics.access import OPEN, AccessSecurity
 from tomostream_ioc.epics.channel import Deferred
+from tomostream_ioc.epics.crystal import CrystalPart
 from tomostream_ioc.epics.dbd import fields_of
 from tomostream_ioc.epics.declarations import IocRecords
 from tomostream_ioc.epics.operation import OperationReporter
@@ -17,6 +18,7 @@ from tomostream_ioc.epics.reporter import RunReporter
 from tomostream_ioc.epics.wire import PutError, check_text
 from tomostream_ioc.errors import ConfigError, ParameterError
 from tomostream_ioc.model.control import ChannelNames, RunControl
+from tomostream_ioc.model.crystal import CrystalControl, NoCrystal
 from tomostream_ioc.model.params import ReconParams
 
 # record's attribute -> ReconParams' field
@@ -64,8 +66,8 @@ class TomoStreamGroup(IocRecords):
 
     ``prefix`` is P + R, ``macros`` those of the database (TOMO_SCAN, IMAGE_P ...). The tasks run
     from the server's start to its end; ``run_ended`` and ``params_changed`` (RunListener) may
-    come from any thread. ``security`` says who may read and write. Raises ConfigError for names
-    that are too long.
+    come from any thread. ``crystal`` finds and links peaks; ``security`` says who may read and
+    write. Raises ConfigError for names that are too long.
     """
 
     def __init__(
@@ -74,9 +76,11 @@ class TomoStreamGroup(IocRecords):
         *,
         macros: Mapping[str, str],
         control: RunControl,
+        crystal: CrystalControl | None = None,
         security: AccessSecurity = OPEN,
     ):
         self.control = control
+        self.crystal = CrystalPart(self, crystal or NoCrystal())
         self.reporter = RunReporter(self)
         self.operation = OperationReporter(self)
         self._putters: dict[str, Putter] = {
@@ -91,6 +95,7 @@ class TomoStreamGroup(IocRecords):
             "find_center": self._put_find_center,
             "center_auto": self._put_center_auto,
             "lens_change_sync": self._put_lens_change_sync,
+            **self.crystal.putters,
         }
         _check_names(prefix, macros)
         super().__init__(prefix, macros=dict(macros))
@@ -246,7 +251,9 @@ class TomoStreamGroup(IocRecords):
         self.control.set_center_auto(bool(self.center_auto.value))
         self.reporter.open()
         self.operation.open()
+        self.crystal.open()
 
     async def _close(self, async_lib: Any) -> None:
+        await self.crystal.close()
         await self.operation.close()
         await self.reporter.close()

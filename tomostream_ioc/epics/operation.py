@@ -8,13 +8,13 @@ import logging
 import os
 import platform
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 
 from tomostream_ioc import __version__
-from tomostream_ioc.epics.record import Record
-from tomostream_ioc.epics.wire import INT32_MAX, PutError
+from tomostream_ioc.epics.showing import show
+from tomostream_ioc.epics.wire import INT32_MAX
 
 if TYPE_CHECKING:
     from tomostream_ioc.epics.operation_records import OperationRecords
@@ -77,33 +77,24 @@ class OperationReporter:
     async def _tell_once(self) -> None:
         records = self._records
         self._process.cpu_percent()  # the next one is the load since this one
-        await _show(records.start_time, time.strftime(_TIME_FORMAT))
-        await _show(records.process_id, os.getpid())
-        await _show(records.hostname, platform.node()[:_STRING_CHARACTERS])
-        await _show(records.version, __version__[:_STRING_CHARACTERS])
-        await _show(records.cpu_count, _cores())
+        await show(records.start_time, time.strftime(_TIME_FORMAT))
+        await show(records.process_id, os.getpid())
+        await show(records.hostname, platform.node()[:_STRING_CHARACTERS])
+        await show(records.version, __version__[:_STRING_CHARACTERS])
+        await show(records.cpu_count, _cores())
 
     async def _tick(self, *, with_load: bool) -> None:
         records = self._records
         beats = records.heartbeat.value
-        await _show(records.heartbeat, beats + 1 if beats < INT32_MAX else 1)
-        await _show(records.uptime, uptime_text(time.monotonic() - self._began_s))
-        await _show(records.time_of_day, time.strftime(_TIME_FORMAT))
+        await show(records.heartbeat, beats + 1 if beats < INT32_MAX else 1)
+        await show(records.uptime, uptime_text(time.monotonic() - self._began_s))
+        await show(records.time_of_day, time.strftime(_TIME_FORMAT))
         if with_load:
             load = self._process.cpu_percent() / _cores()
-            await _show(records.cpu_load, min(load, 100.0))
-            await _show(records.host_memory_used, float(self._process.memory_info().rss))
-            await _show(records.host_memory_free, float(psutil.virtual_memory().available))
+            await show(records.cpu_load, min(load, 100.0))
+            await show(records.host_memory_used, float(self._process.memory_info().rss))
+            await show(records.host_memory_free, float(psutil.virtual_memory().available))
 
 
 def _cores() -> int:
     return psutil.cpu_count() or 1
-
-
-async def _show(record: Record, value: Any) -> None:
-    if record.value == value:
-        return
-    try:
-        await record.write(value)
-    except PutError as refusal:
-        log.warning("%s can't show %r: %s", record.pvname, value, refusal)

@@ -10,7 +10,7 @@ from p4p.client.raw import Context
 from tomostream_ioc.epics.ntndarray import IMAGE_FIELDS, frame_of, wire_bytes
 from tomostream_ioc.epics.pva_reader import ChannelReader
 from tomostream_ioc.errors import FrameError
-from tomostream_ioc.model.control import StreamHandler
+from tomostream_ioc.model.control import ImageHandler
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class ImageReader(ChannelReader):
         self,
         context: Context,
         channel: str,
-        handler: StreamHandler,
+        handler: ImageHandler,
         queue_bytes: int,
         max_frame_bytes: int,
     ):

@@ -11,8 +11,9 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from tomostream_ioc.epics.record import Record
+from tomostream_ioc.epics.showing import show
 from tomostream_ioc.epics.undertaking import Undertaking
-from tomostream_ioc.epics.wire import INT32_MAX, PutError
+from tomostream_ioc.epics.wire import INT32_MAX
 from tomostream_ioc.model.control import RunStatus
 from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.state import RunState
@@ -51,6 +52,7 @@ class RunReporter:
         self._ends: dict[int, asyncio.Future[None]] = {}  # run -> done at its end
         self.center_search = Undertaking()
         self._in_turn = asyncio.Lock()
+        self._alarmed: set[str] = set()  # records (names without prefix) with an alarm of the run
         self._was_alive: bool | None = None
         self._fed_s = -math.inf
 
@@ -133,28 +135,19 @@ class RunReporter:
             await self.poll()  # what was found is there before the put completes
         except Exception:
             log.exception("what the search found could not be shown")
-        await self._show(self._group.find_center, int(self.center_search.going_on))
+        await show(self._group.find_center, int(self.center_search.going_on))
         self.center_search.release(search_id)
 
     async def on_params_changed(self, params: ReconParams) -> None:
         group = self._group
-        await self._show(group.center, params.center)
-        await self._show(group.ortho_x, params.ortho_x)
-        await self._show(group.ortho_y, params.ortho_y)
-        await self._show(group.ortho_z, params.ortho_z)
+        await show(group.center, params.center)
+        await show(group.ortho_x, params.ortho_x)
+        await show(group.ortho_y, params.ortho_y)
+        await show(group.ortho_z, params.ortho_z)
 
     async def show_running(self) -> None:
-        await self._show(self._group.start_recon, int(self.running))
-        await self._show(self._group.status, int(self.running))
-
-    async def _show(self, record: Record, value: Any) -> None:
-        """Write what has changed; what can't be shown is logged."""
-        if record.value == value:
-            return
-        try:
-            await record.write(value)
-        except PutError as refusal:
-            log.warning("%s can't show %r: %s", record.pvname, value, refusal)
+        await show(self._group.start_recon, int(self.running))
+        await show(self._group.status, int(self.running))
 
     # --- the tasks ------------------------------------------------------------------------
 
@@ -208,9 +201,10 @@ class RunReporter:
             (group.memory_used, status.memory.n_bytes / _GIB),
         )
         for record, value in shown:
-            await self._show(record, value)
-        for name, record in group.records.items():
-            await record.set_alarm(status.alarms.get(name))
+            await show(record, value)
+        for name in self._alarmed | status.alarms.keys():
+            await group.records[name].set_alarm(status.alarms.get(name))
+        self._alarmed = set(status.alarms)
         await self._feed(status)
 
     async def _feed(self, status: RunStatus) -> None:

@@ -152,8 +152,8 @@ class RunControl(Protocol):
     def status(self) -> RunStatus: ...
 
 
-class StreamHandler(Protocol):
-    """Told by a stream source, from the transport's threads. Must return fast, never raise."""
+class ImageHandler(Protocol):
+    """Told by an image channel, from the transport's thread. Must return fast, never raise."""
 
     def on_frame(self, frame: Frame) -> None:
         """A whole frame; its pixels are valid during this call only."""
@@ -165,6 +165,14 @@ class StreamHandler(Protocol):
         ``unique_id`` is given where it could be read, so that the frame is not missed as well.
         """
         ...
+
+    def on_connection(self, what: str, channel: str, connected: bool) -> None:
+        """A channel came or went; ``what`` is image, dark, flat, theta or tomoscan."""
+        ...
+
+
+class StreamHandler(ImageHandler, Protocol):
+    """Told by a stream source, as an ImageHandler is."""
 
     def on_field(self, kind: str, field: np.ndarray) -> None:
         """A new dark or flat (``kind``) field, float32 (n_rows, n_cols), owned by the receiver."""
@@ -183,10 +191,6 @@ class StreamHandler(Protocol):
         ...
 
     def on_first_projection_id(self, first_projid: int) -> None: ...
-
-    def on_connection(self, what: str, channel: str, connected: bool) -> None:
-        """A channel came or went; ``what`` is image, dark, flat, theta or tomoscan."""
-        ...
 
 
 class CenterSearch(Protocol):

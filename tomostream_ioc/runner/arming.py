@@ -12,9 +12,9 @@ import numpy as np
 
 from tomostream_ioc.errors import ArmingError, EngineError, FieldError
 from tomostream_ioc.model.control import Engine, Severity, StreamSource
+from tomostream_ioc.model.notices import Notices
 from tomostream_ioc.runner.board import Board, Cancelled, Job, ParamStore
 from tomostream_ioc.runner.intake import FIELD_RECORDS, ArmedScan, Intake
-from tomostream_ioc.runner.notices import Notices
 
 #: (n_angles, n_rows, n_cols, dtype, heartbeat) -> Engine; heartbeat may raise to cancel long work
 EngineFactory = Callable[[int, int, int, np.dtype, Callable[[], None]], Engine]

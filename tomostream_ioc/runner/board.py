@@ -12,11 +12,11 @@ from tomostream_ioc.errors import ArmingError
 from tomostream_ioc.model.binning import Place, binned_shape, check_binning
 from tomostream_ioc.model.control import ChannelNames, MemoryUse, RunListener, RunStatus
 from tomostream_ioc.model.counters import Counters
+from tomostream_ioc.model.notices import Notices
 from tomostream_ioc.model.params import ReconParams
+from tomostream_ioc.model.rates import Rate
 from tomostream_ioc.model.slices import SliceMeta, Slices
 from tomostream_ioc.model.state import StateMachine
-from tomostream_ioc.runner.notices import Notices
-from tomostream_ioc.runner.rates import Rate
 
 _BEAT_S = 0.5
 

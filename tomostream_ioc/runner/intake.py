@@ -16,9 +16,9 @@ from tomostream_ioc.model.binning import binned_dtype, binned_shape
 from tomostream_ioc.model.control import Severity
 from tomostream_ioc.model.counters import Counters
 from tomostream_ioc.model.frame import Frame
+from tomostream_ioc.model.notices import Notices
 from tomostream_ioc.model.sequence import Order, SequenceTracker
 from tomostream_ioc.recon.binning import FrameBinner, binned_field
-from tomostream_ioc.runner.notices import Notices
 from tomostream_ioc.runner.staging import Allocate, StagingQueue, staging_depth
 
 #: as many frames of one new size or type in a row are a change, fewer are stray frames

@@ -1,0 +1,1 @@
+"""The live run of peak tracking behind the Crystal: records."""
