@@ -95,6 +95,13 @@ def test_widgets_are_drawn_after_the_rectangle_behind_them(path):
 
 
 @each(ADL)
+def test_texts_have_no_parentheses_which_adl2pydm_makes_braces_of(path):
+    for widget in screen_files.adl(path).widgets:
+        if widget.symbol == "text" and widget.title:
+            assert "(" not in widget.title.replace(PREFIX, ""), widget.title
+
+
+@each(ADL)
 def test_colours_of_an_adl_file_are_in_its_table(path):
     screen = screen_files.adl(path)
     assert len(screen.color_table) == 65

@@ -58,19 +58,15 @@ def converted(tmp_path_factory) -> Path:
     return folder
 
 
+def pydm(ioc, ui: Path, picture: Path, *presses: str) -> dict:
+    p, r = ioc.prefix.split(":", 1)
+    return child(ioc, "pydm_child.py", str(ui), f"{p}:", r, str(picture), str(LIMIT_S), *presses)
+
+
 @pytest.mark.parametrize("path", ADL, ids=lambda path: path.name)
 def test_each_channel_of_a_medm_screen_connects(ioc, converted, pictures, path):
     picture = pictures / f"screens_{path.stem}.png"
-    p, r = ioc.prefix.split(":", 1)
-    seen = child(
-        ioc,
-        "pydm_child.py",
-        str(converted / f"{path.stem}.ui"),
-        f"{p}:",
-        r,
-        str(picture),
-        str(LIMIT_S),
-    )
+    seen = pydm(ioc, converted / f"{path.stem}.ui", picture)
     expected = {name.replace(PREFIX, ioc.prefix) for name in screen_files.pvs(path)}
     # PyDM itself asks for DISP of what can be written
     connected = {name: state for name, state in seen["connected"].items() if "DISP" not in name}
@@ -81,6 +77,20 @@ def test_each_channel_of_a_medm_screen_connects(ioc, converted, pictures, path):
     window, _ = screen_files.places(path)
     assert seen["size"] == [window.width, window.height]
     assert picture.stat().st_size > 5000
+
+
+def test_buttons_of_the_screen_move_the_axis_and_end_and_begin_the_run(ioc, converted, tmp_path):
+    ui = converted / "tomoStream.ui"
+    before = ioc.get("Center")
+    pydm(ioc, ui, tmp_path / "up.png", "+")
+    wait_for(lambda: ioc.get("Center") == before + ioc.get("CenterTweak"), 5, "Center + tweak")
+    pydm(ioc, ui, tmp_path / "down.png", "-")
+    wait_for(lambda: ioc.get("Center") == before, 5, "Center as before")
+    pydm(ioc, ui, tmp_path / "abort.png", "Abort")
+    ioc.wait_value("StartRecon", 0)
+    pydm(ioc, ui, tmp_path / "start.png", "Start")
+    ioc.wait_value("StartRecon", 1)
+    ioc.wait_status("Running")
 
 
 def test_each_channel_of_the_phoebus_screens_is_served_over_ca_and_pva(ioc):

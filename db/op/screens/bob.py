@@ -28,8 +28,6 @@ FONT_SIZE = "12.0"
 FORMAT_STRING = 6  # characters of an array as text
 ALIGN = {"left": 0, "center": 1, "right": 2}
 MIDDLE = 1
-#: the channel of the slices; a site gives RECON where it has another name
-RECON = "pva://$(RECON=$(P)$(R)StreamRecon)"
 #: newer versions of a widget than the usual one
 VERSIONS = {"textentry": "3.0.0", "action_button": "3.0.0"}
 
@@ -170,8 +168,8 @@ def _widget(display: ElementTree.Element, widget: Widget) -> None:
 
 
 def _image(element: ElementTree.Element, widget: Image) -> None:
-    _set(element, "pv_name", RECON + widget.channel)
-    _set(_set(element, "color_map", None), "name", "GRAY")
+    _set(element, "pv_name", widget.source + widget.channel)
+    _set(_set(element, "color_map", None), "name", widget.colour_map)
     bar = _set(element, "color_bar", None)
     _set(bar, "visible", True)
     _set(bar, "bar_size", 20)

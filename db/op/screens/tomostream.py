@@ -35,8 +35,15 @@ from screens.widgets import (
 
 COLUMN = 430
 WIDTH = 2 * COLUMN + 3 * MARGIN
+#: with axes and colour bar beside it, a square slice stays nearly square at this width
+IMAGE_WIDTH = 415
 #: the window of Phoebus, where the slices stand to the right
-PHOEBUS_WIDTH = 1880
+PHOEBUS_WIDTH = WIDTH + 2 * (IMAGE_WIDTH + MARGIN)
+TITLE = 20  # height of an image's title
+Z = Image("Z", "OrthoX", "OrthoY", "x", "y")
+X = Image("X", "OrthoY", "OrthoZ", "y", "z")
+Y = Image("Y", "OrthoX", "OrthoZ", "x", "z")
+ALL = Image("", x_title="", y_title="")
 LABEL = 110
 BUTTON = 22  # height of what is pressed
 #: Center has no limits; its slider goes over the same pixels as those of OrthoX/Y/Z
@@ -237,25 +244,23 @@ def _main() -> Screen:
 
 
 def _images(height: int) -> list[Widget]:
-    """The slices, two by two: a click in one moves the other two."""
-    width = (PHOEBUS_WIDTH - WIDTH - 2 * MARGIN) // 2
+    """The slices, two by two: a click in one moves the other two. The fourth has all three."""
     pitch = (height - MARGIN) // 2
-    widgets: list[Widget] = []
-    for number, (title, image) in enumerate(
-        [
-            ("z slice: a click sets x and y", Image("Z", "OrthoX", "OrthoY", "x", "y")),
-            ("x slice: a click sets y and z", Image("X", "OrthoY", "OrthoZ", "y", "z")),
-            ("y slice: a click sets x and z", Image("Y", "OrthoX", "OrthoZ", "x", "z")),
-            ("all three, as other viewers get them", Image("", x_title="", y_title="")),
-        ]
-    ):
-        x = WIDTH + number % 2 * (width + MARGIN)
-        y = MARGIN + number // 2 * pitch
-        widgets += [
-            Label(title, bold=True, x=x, y=y, width=width),
-            replace(image, x=x, y=y + 20, width=width, height=pitch - 20 - MARGIN),
-        ]
-    return widgets
+    tall = pitch - TITLE - MARGIN
+    return [
+        *_image("z slice: a click sets x and y", 0, MARGIN, tall, Z),
+        *_image("x slice: a click sets y and z", 1, MARGIN, tall, X),
+        *_image("y slice: a click sets x and z", 0, MARGIN + pitch, tall, Y),
+        *_image("all three, as other viewers get them", 1, MARGIN + pitch, tall // 2, ALL),
+    ]
+
+
+def _image(title: str, column: int, y: int, height: int, image: Image) -> list[Widget]:
+    x = WIDTH + column * (IMAGE_WIDTH + MARGIN)
+    return [
+        Label(title, bold=True, x=x, y=y, width=IMAGE_WIDTH),
+        replace(image, x=x, y=y + TITLE, width=IMAGE_WIDTH, height=height),
+    ]
 
 
 SCREEN = _main()

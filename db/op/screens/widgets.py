@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 ROW_HEIGHT = 20  # of what has a value
 TEXT_HEIGHT = 16  # of labels; MEDM takes the font from the height
 
+#: the channel of the slices; a site gives RECON where it has another name
+RECON = "pva://$(RECON=$(P)$(R)StreamRecon)"
+
 #: colours by meaning: places in MEDM's own table, so that both screens have the same ones
 COLOURS = {
     "screen": 2,
@@ -152,7 +155,7 @@ class Link(Widget):
 class Image(Widget):
     """A PVA image; a click writes where it was to the records ``x_pv`` and ``y_pv``.
 
-    ``channel`` is what follows the name of the reconstruction's channel: Z, Y, X, or nothing.
+    ``channel`` is what follows the name of ``source``: Z, Y, X, or nothing.
     Phoebus only: MEDM shows no images.
     """
 
@@ -161,6 +164,8 @@ class Image(Widget):
     y_pv: str = ""
     x_title: str = "x"
     y_title: str = "y"
+    source: str = RECON
+    colour_map: str = "GRAY"
 
 
 @dataclass(frozen=True)
