@@ -32,17 +32,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Write the operator screens.")
     parser.add_argument("--check", action="store_true", help="only say which files are not so")
     check = parser.parse_args().check
-    stale = [
-        path
+    stale = {
+        path: text
         for path, text in files().items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
-    ]
-    for path in stale:
+    }
+    for path, text in stale.items():
         if check:
             print(f"{path} is not what make_screens.py writes: run it", file=sys.stderr)
         else:
             path.parent.mkdir(exist_ok=True)
-            path.write_text(files()[path], encoding="utf-8")
+            path.write_text(text, encoding="utf-8")
             print(f"written: {path}")
     return 1 if check and stale else 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from itertools import combinations
 from pathlib import Path
 
@@ -162,3 +163,17 @@ def test_sliders_have_limits(path):
 def test_each_screen_is_opened_from_another_and_each_button_opens_one(paths):
     opened = {name for path in paths for name in screen_files.opened(path)}
     assert opened == {path.name for path in paths} - {paths[0].with_stem("tomoStream").name}
+
+
+def test_all_files_of_db_are_installed():
+    """With the package, below share/, at the places that they have here."""
+    root = OP.parents[1]
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    installed = {}
+    for folder, patterns in settings["tool"]["setuptools"]["data-files"].items():
+        for path in (path for pattern in patterns for path in root.glob(pattern)):
+            installed[path] = folder
+    there = {path for path in (root / "db").rglob("*.*") if "__pycache__" not in path.parts}
+    assert set(installed) == there
+    for path, folder in installed.items():
+        assert folder == f"share/tomostream_ioc/{path.parent.relative_to(root)}"

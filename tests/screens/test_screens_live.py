@@ -17,6 +17,8 @@ from screen_files import ADL, BOB, OP, PREFIX
 from support.ports import environment
 from support.processes import wait_for
 
+#: the IOC, and for each client a Python with Qt, start within one test
+pytestmark = pytest.mark.timeout(240)
 HERE = Path(__file__).parent
 LIMIT_S = 30.0
 
@@ -131,4 +133,7 @@ def test_c2dataviewer_shows_the_slices(ioc, pictures, channel):
 def test_a_position_between_pixels_is_taken_as_the_pixel(ioc):
     """Phoebus writes where the crosshair is as a number with a fraction."""
     ioc.put("OrthoX", 20.7, wait=True)
-    wait_for(lambda: ioc.get("OrthoX") == 20, 5, "OrthoX")
+    ioc.wait_value("OrthoX", 20)
+    with Context("pva", conf=environment(reach=(ioc.ports,)), useenv=False) as context:
+        context.put(f"{ioc.prefix}OrthoX", 21.7, timeout=LIMIT_S)
+    ioc.wait_value("OrthoX", 21)
