@@ -1,0 +1,1 @@
+"""Operator screens described once, written for MEDM (.adl) and for Phoebus (.bob)."""

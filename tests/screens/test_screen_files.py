@@ -1,0 +1,179 @@
+"""The files of the operator screens: complete, well placed, and what their programs understand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from itertools import combinations
+from pathlib import Path
+
+import phoebus_widgets
+import pytest
+import screen_files
+from screen_files import ADL, BOB, OP, PREFIX
+
+#: what shows images; MEDM has none, so that only Phoebus has these channels
+RECON = "pva://$(RECON=$(P)$(R)StreamRecon)"
+
+
+def each(paths):
+    return pytest.mark.parametrize("path", paths, ids=lambda path: path.name)
+
+
+@pytest.fixture(scope="module")
+def served() -> set[str]:
+    """Names of all records of the product, without prefix."""
+    listed = subprocess.run(
+        [sys.executable, "-m", "tomostream_ioc", "--P", "t:", "--R", "r:", "--list-pvs"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout
+    names = {line.split()[0] for line in listed.splitlines() if line.startswith("t:r:")}
+    return {name.removeprefix("t:r:") for name in names}
+
+
+def records(paths: list[Path]) -> set[str]:
+    """Records that the screens show, without prefix and field."""
+    names = {name for path in paths for name in screen_files.pvs(path)}
+    return {name.removeprefix(PREFIX).split(".")[0] for name in names if RECON not in name}
+
+
+def test_both_programs_have_the_same_screens():
+    names = {"tomoStream", "tomoStreamEPICS_PVs", "tomoStreamIOC"}
+    assert {path.stem for path in ADL} >= names
+    assert {path.stem for path in BOB} == {path.stem for path in ADL}
+
+
+def test_the_files_are_what_the_generator_writes():
+    checked = subprocess.run(
+        [sys.executable, str(OP / "make_screens.py"), "--check"], capture_output=True, text=True
+    )
+    assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize("paths", [ADL, BOB], ids=["adl", "bob"])
+def test_each_record_is_on_a_screen_and_each_name_is_a_record(served, paths):
+    assert len(served) >= 80
+    assert records(paths) == served
+
+
+@each(ADL + BOB)
+def test_each_pv_has_the_macros_of_its_prefix(path):
+    names = screen_files.pvs(path)
+    assert names
+    for name in names:
+        assert name.startswith((PREFIX, RECON)), name
+
+
+@each(ADL + BOB)
+def test_no_widget_covers_another_and_all_are_in_the_window(path):
+    window, places = screen_files.places(path)
+    assert len(places) > 20
+    grounds = [place for place in places if place.kind == "rectangle"]
+    others = [place for place in places if place.kind != "rectangle"]
+    for place in places:
+        assert window.holds(place), place
+    for one, other in combinations(others, 2):
+        assert not one.shares(other), (one, other)
+    for ground in grounds:
+        for place in others:
+            assert ground.holds(place) or not ground.shares(place), (ground, place)
+
+
+@each(ADL)
+def test_widgets_are_drawn_after_the_rectangle_behind_them(path):
+    _, places = screen_files.places(path)
+    for number, place in enumerate(places):
+        if place.kind == "rectangle":
+            later = places[number + 1 :]
+            assert not any(
+                place.shares(before) for before in places[:number] if before.kind != "rectangle"
+            )
+            assert any(place.holds(after) for after in later), place
+
+
+@each(ADL)
+def test_texts_have_no_parentheses_which_adl2pydm_makes_braces_of(path):
+    for widget in screen_files.adl(path).widgets:
+        if widget.symbol == "text" and widget.title:
+            assert "(" not in widget.title.replace(PREFIX, ""), widget.title
+
+
+@each(ADL)
+def test_colours_of_an_adl_file_are_in_its_table(path):
+    screen = screen_files.adl(path)
+    assert len(screen.color_table) == 65
+    text = path.read_text(encoding="utf-8")
+    assert text.count("{") == text.count("}")
+    for line in text.splitlines():
+        if line.strip().startswith(("clr=", "bclr=")):
+            assert 0 <= int(line.split("=")[1]) < 65
+
+
+@each(BOB)
+def test_phoebus_knows_each_widget_and_property(path):
+    root = screen_files.bob(path)
+    assert (root.tag, root.get("version")) == ("display", "2.0.0")
+    for element in root:
+        if element.tag == "widget":
+            kind = element.get("type", "")
+            version, properties = phoebus_widgets.WIDGETS[kind]
+            assert element.get("version") == version, kind
+            for entry in element:
+                assert properties[entry.tag](entry), (kind, entry.tag, entry.text)
+        else:
+            assert phoebus_widgets.DISPLAY[element.tag](element), element.tag
+
+
+@each(BOB)
+def test_a_bob_file_does_not_set_the_macros_that_it_is_opened_with(path):
+    """A display's own macros would win over those of the command line and of other displays."""
+    assert screen_files.bob(path).find("macros") is None
+
+
+def test_a_click_in_a_slice_moves_the_two_others():
+    (path,) = (path for path in BOB if path.stem == "tomoStream")
+    images = {
+        widget.findtext("pv_name", "").removeprefix(RECON): widget
+        for widget in screen_files.bob(path).iterfind("widget[@type='image']")
+    }
+    cursors = {
+        name: (image.findtext("x_pv"), image.findtext("y_pv")) for name, image in images.items()
+    }
+    x, y, z = (f"{PREFIX}Ortho{axis}" for axis in "XYZ")
+    assert cursors == {"Z": (x, y), "X": (y, z), "Y": (x, z), "": (None, None)}
+    for name in "XYZ":
+        # without the crosshair, each movement of the mouse would be written
+        assert images[name].findtext("cursor_crosshair") == "true"
+        assert images[name].findtext("limits_from_pv") == "true"
+
+
+@each(BOB)
+def test_sliders_have_limits(path):
+    for slider in screen_files.bob(path).iterfind("widget[@type='scaledslider']"):
+        if slider.findtext("limits_from_pv") != "true":
+            assert slider.findtext("pv_name") == f"{PREFIX}Center"  # a record without limits
+            assert float(slider.findtext("maximum", "0")) > float(slider.findtext("minimum", "0"))
+
+
+@pytest.mark.parametrize("paths", [ADL, BOB], ids=["adl", "bob"])
+def test_each_screen_is_opened_from_another_and_each_button_opens_one(paths):
+    opened = {name for path in paths for name in screen_files.opened(path)}
+    assert opened == {path.name for path in paths} - {paths[0].with_stem("tomoStream").name}
+
+
+def test_all_files_of_db_are_installed():
+    """With the package, below share/, at the places that they have here."""
+    root = OP.parents[1]
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    installed = {}
+    for folder, patterns in settings["tool"]["setuptools"]["data-files"].items():
+        for path in (path for pattern in patterns for path in root.glob(pattern)):
+            installed[path] = folder
+    there = {path for path in (root / "db").rglob("*.*") if "__pycache__" not in path.parts}
+    assert set(installed) == there
+    for path, folder in installed.items():
+        assert folder == f"share/tomostream_ioc/{path.parent.relative_to(root)}"

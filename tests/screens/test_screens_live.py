@@ -1,0 +1,139 @@
+"""The screens against the running program, each in the client that it is made for."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import screen_files
+from p4p.client.thread import Context
+from screen_files import ADL, BOB, OP, PREFIX
+from support.ports import environment
+from support.processes import wait_for
+
+#: the IOC, and for each client a Python with Qt, start within one test
+pytestmark = pytest.mark.timeout(240)
+HERE = Path(__file__).parent
+LIMIT_S = 30.0
+
+
+def child(ioc, script: str, *arguments: str) -> dict:
+    """What a client without a monitor says of what it sees; skips where Qt can't run."""
+    ended = subprocess.run(
+        [sys.executable, str(HERE / script), *arguments],
+        env=environment(reach=(ioc.ports,)),
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    for missing in ("cannot open shared object file", "Could not load the Qt platform plugin"):
+        if missing in ended.stderr:
+            pytest.skip(f"Qt can't run here: {ended.stderr.strip().splitlines()[-1]}")
+    answers = [line for line in ended.stdout.splitlines() if line.startswith("{")]
+    assert answers, f"exit code {ended.returncode}:\n{ended.stderr}"
+    return json.loads(answers[-1])
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """Where pictures go: the folder SCREEN_PICTURES, to be looked at, or one for a time."""
+    kept = os.environ.get("SCREEN_PICTURES")
+    folder = Path(kept) if kept else tmp_path_factory.mktemp("pictures")
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory) -> Path:
+    """The MEDM screens as PyDM reads them, made as start_pydm.sh does."""
+    folder = tmp_path_factory.mktemp("ui")
+    made = subprocess.run(
+        [sys.executable, str(OP / "adl_to_ui.py"), str(folder)], capture_output=True, text=True
+    )
+    assert (made.returncode, made.stderr) == (0, "")
+    return folder
+
+
+def pydm(ioc, ui: Path, picture: Path, *presses: str) -> dict:
+    p, r = ioc.prefix.split(":", 1)
+    return child(ioc, "pydm_child.py", str(ui), f"{p}:", r, str(picture), str(LIMIT_S), *presses)
+
+
+@pytest.mark.parametrize("path", ADL, ids=lambda path: path.name)
+def test_each_channel_of_a_medm_screen_connects(ioc, converted, pictures, path):
+    picture = pictures / f"screens_{path.stem}.png"
+    seen = pydm(ioc, converted / f"{path.stem}.ui", picture)
+    expected = {name.replace(PREFIX, ioc.prefix) for name in screen_files.pvs(path)}
+    # PyDM itself asks for DISP of what can be written
+    connected = {name: state for name, state in seen["connected"].items() if "DISP" not in name}
+    assert set(connected) == expected
+    assert all(connected.values()), [name for name, state in connected.items() if not state]
+    assert seen["empty"] == []
+    assert seen["cut"] == []
+    window, _ = screen_files.places(path)
+    assert seen["size"] == [window.width, window.height]
+    assert picture.stat().st_size > 5000
+
+
+def test_buttons_of_the_screen_move_the_axis_and_end_and_begin_the_run(ioc, converted, tmp_path):
+    ui = converted / "tomoStream.ui"
+    before = ioc.get("Center")
+    pydm(ioc, ui, tmp_path / "up.png", "+")
+    wait_for(lambda: ioc.get("Center") == before + ioc.get("CenterTweak"), 5, "Center + tweak")
+    pydm(ioc, ui, tmp_path / "down.png", "-")
+    wait_for(lambda: ioc.get("Center") == before, 5, "Center as before")
+    pydm(ioc, ui, tmp_path / "abort.png", "Abort")
+    ioc.wait_value("StartRecon", 0)
+    pydm(ioc, ui, tmp_path / "start.png", "Start")
+    ioc.wait_value("StartRecon", 1)
+    ioc.wait_status("Running")
+
+
+def test_each_channel_of_the_phoebus_screens_is_served_over_ca_and_pva(ioc):
+    """Phoebus reads records by the one or by the other, as the site has set it."""
+    found = {name for path in BOB for name in screen_files.pvs(path)}
+    names = sorted(
+        name.replace(PREFIX, ioc.prefix) for name in found if not name.startswith("pva://")
+    )
+    for name in names:
+        assert ioc.ca.get(name) is not None, name
+    with Context("pva", conf=environment(reach=(ioc.ports,)), useenv=False) as context:
+        values: Any = context.get(names, timeout=LIMIT_S, throw=False)
+    answers = dict(zip(names, values, strict=True))
+    assert not [name for name, value in answers.items() if isinstance(value, Exception)]
+
+
+@pytest.mark.parametrize("channel", ["", "Z", "Y", "X"])
+def test_each_image_of_the_phoebus_screen_is_served(ioc, channel):
+    names = [name for path in BOB for name in screen_files.pvs(path) if name.startswith("pva://")]
+    assert f"pva://$(RECON={PREFIX}StreamRecon){channel}" in names
+    image, facts = ioc.slices.get(f"{ioc.recon}{channel}")
+    assert facts["attributes"]["ColorMode"] == 0
+    assert image.shape == (64, 192 if not channel else 64)
+    assert np.nanmax(image) > 0
+
+
+@pytest.mark.parametrize("channel", ["", "Z"])
+def test_c2dataviewer_shows_the_slices(ioc, pictures, channel):
+    """With lines of NaN in the picture of all three, and one slice alone."""
+    picture = pictures / f"c2dv{channel}.png"
+    seen = child(ioc, "c2dv_child.py", f"{ioc.recon}{channel}", str(picture), str(LIMIT_S))
+    assert seen["displayed"] >= 3
+    assert (seen["width"], seen["height"]) == (64 if channel else 192, 64)
+    assert seen["largest"] > 0
+    assert seen["largest"] > seen["smallest"]
+
+
+def test_a_position_between_pixels_is_taken_as_the_pixel(ioc):
+    """Phoebus writes where the crosshair is as a number with a fraction."""
+    ioc.put("OrthoX", 20.7, wait=True)
+    ioc.wait_value("OrthoX", 20)
+    with Context("pva", conf=environment(reach=(ioc.ports,)), useenv=False) as context:
+        context.put(f"{ioc.prefix}OrthoX", 21.7, timeout=LIMIT_S)
+    ioc.wait_value("OrthoX", 21)
