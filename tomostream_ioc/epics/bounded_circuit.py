@@ -76,12 +76,19 @@ class BoundedCircuit(VirtualCircuit):
         try:
             self.circuit.process_command(command)
         except Exception as error:  # whatever a client has sent: unknown ids, types, orders
+            if isinstance(command, ca.CreateChanRequest) and not self._knows(command.cid):
+                # a name with a filter that is none; caproto has no channel to answer for
+                await self._send_buffers(bytes(ca.CreateChFailResponse(cid=command.cid)))
+                return
             raise BadMessageError(f"{type(command).__name__}: {error}") from error
         responses = await self._process_command(command)
         if responses:
             await self.send(*responses)
         for response in responses or ():
             self._settle(command, response)
+
+    def _knows(self, cid: int) -> bool:
+        return cid in self.circuit.channels
 
     def _settle(self, command: Any, response: Any) -> None:
         """Forget what caproto keeps of requests that were refused."""

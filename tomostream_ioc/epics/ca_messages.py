@@ -17,6 +17,8 @@ _EXTENDED = 0xFFFF
 _ALIGNMENT = 8
 #: what EPICS_CA_MAX_ARRAY_BYTES is without the variable, in C and here
 DEFAULT_MAX_ARRAY_BYTES = 16384
+#: no record here takes as much
+_MOST_ARRAY_BYTES = 2**20
 #: a C server takes header and DBR metadata in addition
 _OVERHEAD_BYTES = 1024
 
@@ -32,8 +34,9 @@ class BadMessageError(Exception):
 def max_message_bytes() -> int:
     """Largest payload of a request, from EPICS_CA_MAX_ARRAY_BYTES. Raises ConfigError.
 
-    As in C the variable can raise the limit but not lower it below 16 kB: requests other than puts
-    of arrays fit in that.
+    As in C the variable can't lower the limit below 16 kB: requests other than puts of arrays fit
+    in that. It raises it to 1 MB at most, where a C IOC has no end: sites set it to the size of
+    their images, and none comes here over Channel Access.
     """
     text = os.environ.get("EPICS_CA_MAX_ARRAY_BYTES", "").strip()
     try:
@@ -42,7 +45,7 @@ def max_message_bytes() -> int:
         raise ConfigError(
             f"EPICS_CA_MAX_ARRAY_BYTES is {text!r}: it wants a number of bytes"
         ) from None
-    return max(array_bytes, DEFAULT_MAX_ARRAY_BYTES) + _OVERHEAD_BYTES
+    return min(max(array_bytes, DEFAULT_MAX_ARRAY_BYTES), _MOST_ARRAY_BYTES) + _OVERHEAD_BYTES
 
 
 async def read_message(reader: asyncio.StreamReader, limit_bytes: int) -> ca.Message:
@@ -65,8 +68,7 @@ async def read_message(reader: asyncio.StreamReader, limit_bytes: int) -> ca.Mes
         raise BadMessageError(f"a payload of {payload_bytes} bytes is no multiple of 8")
     if payload_bytes > limit_bytes:
         raise BadMessageError(
-            f"a message of {payload_bytes} bytes; at most {limit_bytes} "
-            "(EPICS_CA_MAX_ARRAY_BYTES of the server)",
+            f"a message of {payload_bytes} bytes, at most {limit_bytes} are taken",
             ca.CAStatus.ECA_TOLARGE,
         )
     payload = bytearray(await reader.readexactly(payload_bytes)) if payload_bytes else bytearray()

@@ -21,7 +21,7 @@ from caproto.asyncio.utils import _create_udp_socket
 from caproto.server.common import DisconnectedCircuit
 
 from tomostream_ioc.epics.bounded_circuit import BoundedCircuit
-from tomostream_ioc.epics.ca_messages import max_message_bytes
+from tomostream_ioc.epics.ca_messages import BadMessageError, max_message_bytes
 from tomostream_ioc.epics.channel import Wire
 from tomostream_ioc.epics.limited_log import LimitedLog
 from tomostream_ioc.epics.put_log import PutLog
@@ -76,7 +76,10 @@ class IocCircuit(BoundedCircuit):
                     self.who,
                 )
                 return []
-            channel, _ = self._get_db_entry_from_command(command)
+            try:
+                channel, _ = self._get_db_entry_from_command(command)
+            except KeyError:
+                raise BadMessageError(f"{type(command).__name__} for an unknown id") from error
             if isinstance(error, ca.RemoteProtocolError):
                 status, reason = ca.CAStatus.ECA_BADTYPE, "not a type to ask for"
                 log.info("%s: %s asked for no type: %s", channel.name, self.who, error)
