@@ -1,11 +1,13 @@
 /* LD_PRELOAD: the wall clock of a process, moved by the seconds that a file holds.
 
    CLOCK_SHIM_FILE names a file of 8 bytes, an int64 in host order; it is mapped, so that a change
-   holds at once. The monotonic clocks are left alone, as they are when somebody sets a real clock. */
+   holds at once. Only processes are meant that have tomostream_ioc in their command line: libca's
+   own waits may go by the wall clock. The monotonic clocks are left alone, as they are when somebody sets a real clock. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -14,8 +16,18 @@
 
 static volatile int64_t *shift;
 
+static int is_meant(void)
+{
+    char line[4096];
+    int file = open("/proc/self/cmdline", O_RDONLY);
+    ssize_t length = file < 0 ? 0 : read(file, line, sizeof line);
+    return length > 0 && memmem(line, length, "tomostream_ioc", 14) != NULL;
+}
+
 __attribute__((constructor)) static void begin(void)
 {
+    if (!is_meant())
+        return;
     const char *path = getenv("CLOCK_SHIM_FILE");
     int file = path ? open(path, O_RDONLY) : -1;
     void *map = file < 0 ? MAP_FAILED : mmap(NULL, sizeof *shift, PROT_READ, MAP_SHARED, file, 0);
