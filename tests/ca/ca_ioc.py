@@ -140,6 +140,7 @@ class Ioc:
 
     async def _serve(self) -> None:
         server = IocContext(self.group.pvdb, ["127.0.0.1"], port=self.port)
+        self.group.operation.watch(server.counts)
         self._task = asyncio.create_task(server.run())
         await self._task
 
