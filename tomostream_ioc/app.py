@@ -21,6 +21,7 @@ from tomostream_ioc.epics.access import OPEN, read_access_file, summary
 from tomostream_ioc.epics.autosave import Autosave
 from tomostream_ioc.epics.database import read_substitutions
 from tomostream_ioc.epics.group import TomoStreamGroup
+from tomostream_ioc.epics.lens import CaLensOptics
 from tomostream_ioc.epics.pva_records import PvaRecords
 from tomostream_ioc.epics.pva_sink import PvaSink
 from tomostream_ioc.epics.pva_source import PvaSource
@@ -112,6 +113,7 @@ class Program:
             _engine_factory(device, config.memory_limit),
             timeout_s=config.timeout_s,
             allocate=pinned_empty if device.startswith("cuda") else np.empty,
+            optics=CaLensOptics(config.lens_timeout_s),
         )
         group = TomoStreamGroup(
             config.prefix, macros=config.macros, control=runner, security=self._security

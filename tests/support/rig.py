@@ -15,8 +15,10 @@ FRAME_TYPES = {"Projection": 0, "FlatField": 1, "DarkField": 2}
 class Script(Child):
     """A sender whose commands are lines."""
 
-    def __init__(self, script: str, ports: ServerPorts, *options: str):
-        super().__init__([str(PVA_TESTS / script), *options], environment(ports))
+    def __init__(
+        self, script: str, ports: ServerPorts, *options: str, env: dict[str, str] | None = None
+    ):
+        super().__init__([str(PVA_TESTS / script), *options], env or environment(ports))
         self.expect("ready", 30.0)
 
     def do(self, line: str) -> None:

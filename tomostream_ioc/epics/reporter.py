@@ -142,6 +142,7 @@ class RunReporter:
         await self._show(group.ortho_x, params.ortho_x)
         await self._show(group.ortho_y, params.ortho_y)
         await self._show(group.ortho_z, params.ortho_z)
+        await self._show(group.pixel_size, params.pixel_size_um)
 
     async def show_running(self) -> None:
         await self._show(self._group.start_recon, int(self.running))
