@@ -12,16 +12,25 @@ import argparse
 import asyncio
 import math
 import sys
+from typing import Any
 
 from caproto.asyncio.server import Context
 from caproto.server import PVGroup, SubGroup, pvproperty
-from caproto.server.records import MotorFields
 
 _TICK_S = 0.02
 
 
+async def _start(self: Any, instance: Any, async_lib: Any) -> None:
+    await self.fields.done_moving_to_value.write(1)
+
+
+async def _put(self: Any, instance: Any, value: Any) -> float:
+    """As a motor record: beyond soft limits VAL stays; else the put ends with the motion."""
+    return await self.go(instance, float(value))
+
+
 class Motor(PVGroup):
-    value = pvproperty(value=0.0, name="", record="motor", precision=4)
+    value = pvproperty(value=0.0, name="", record="motor", precision=4, startup=_start, put=_put)
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -32,20 +41,14 @@ class Motor(PVGroup):
         self._moving: asyncio.Task[None] | None = None
 
     @property
-    def fields(self) -> MotorFields:
-        return self.value.field_inst
+    def fields(self) -> Any:
+        return self.attr_pvdb["value"].field_inst
 
-    @value.startup
-    async def value(self, instance, async_lib):
-        await self.fields.done_moving_to_value.write(1)
-
-    @value.putter
-    async def value(self, instance, value):
-        """As a motor record: beyond soft limits VAL stays; else the put ends with the motion."""
+    async def go(self, instance: Any, value: float) -> float:
         low, high = self.limits
         if low < high and not low <= value <= high:
             return self.target
-        self.target = float(value)
+        self.target = value
         await self.fields.done_moving_to_value.write(0)
         if self._moving is None or self._moving.done():
             self._moving = asyncio.create_task(self._move())

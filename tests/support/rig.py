@@ -33,10 +33,17 @@ class Script(Child):
 class Rig:
     """Detector, tomoScan and IOC; frames are numbered from 1 in each run.
 
-    ``more`` are further options of the IOC.
+    ``more`` are further options of the IOC, ``others`` further servers that it is to reach.
     """
 
-    def __init__(self, folder: Path, *more: str, rows: int = ROWS, cols: int = COLS):
+    def __init__(
+        self,
+        folder: Path,
+        *more: str,
+        rows: int = ROWS,
+        cols: int = COLS,
+        others: tuple[ServerPorts, ...] = (),
+    ):
         self._size = rows, cols
         self.detector_ports = ServerPorts()
         self.tomoscan_ports = ServerPorts()
@@ -46,7 +53,7 @@ class Rig:
             "--TOMO_SCAN T:TS: --IMAGE_P T:TS:PvaPluginPVPrefix --THETA_PVA T:StreamTheta "
             "--DARK_PVA T:StreamDarkFields --FLAT_PVA T:StreamFlatFields --timeout 8"
         )
-        reach = (self.detector_ports, self.tomoscan_ports)
+        reach = (self.detector_ports, self.tomoscan_ports, *others)
         self.ioc = Ioc(folder, *options.split(), *more, reach=reach)
         self.ioc.expect("Ready")
         for record in ("Center", "OrthoX", "OrthoY"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 
 from tomostream_ioc.model.control import LensNames, Severity
@@ -14,8 +13,6 @@ from tomostream_ioc.model.lens import (
 )
 from tomostream_ioc.runner.board import Board, Job, ParamStore
 from tomostream_ioc.runner.intake import ArmedScan, Intake
-
-log = logging.getLogger(__name__)
 
 _TICK_S = 0.2
 _SYNC_RECORD = "LensChangeSync"
@@ -136,9 +133,9 @@ class LensSync:
                     scans = {scan, self._intake.resume()}  # two when angles came meanwhile
                     waiting = sum(len(each.staging) for each in scans if each is not None)
                     self._board.counters.add(skipped=waiting)
-            self._finish(outcome, sync)
+            what = [f"{_capital(outcome.lens or lens)} selected", *self._finish(outcome, sync)]
             if not again:
-                return f"{_capital(outcome.lens or lens)} selected"
+                return ", ".join(what)
 
     def _wait(self, job: Job, prefix: str) -> LensOutcome:
         while True:
@@ -150,23 +147,20 @@ class LensSync:
                 return outcome
             self._board.sleep(_TICK_S)
 
-    def _finish(self, outcome: LensOutcome, sync: bool) -> None:
-        """Slices in the middle where the sample has followed; what went wrong is said."""
-        moved = outcome.moved_mm or {}
-        parts = []
+    def _finish(self, outcome: LensOutcome, sync: bool) -> list[str]:
+        """Slices in the middle where the sample has followed; says what was set."""
+        parts: list[str] = []
         if sync:
-            pixel_um = outcome.pixel_um
+            moved, pixel_um = outcome.moved_mm or {}, outcome.pixel_um
             self._params.follow_lens(frozenset(moved), pixel_um)
             if moved:
                 slices = ", ".join(f"Ortho{axis.upper()}" for axis in sorted(moved))
                 parts.append(f"{slices} set to the middle")
             if pixel_um is not None:
                 parts.append(f"PixelSize set to {pixel_um:.4g} um")
-        if parts:
-            text = f"{_capital(outcome.lens)}: {', '.join(parts)}"
-            self._board.notices.say("lens", text, logging.INFO)
         self._passing = outcome.faults
         self._show_faults()
+        return parts
 
     # ---- alarms
 
