@@ -21,7 +21,11 @@ class Optics:
         self.motor_ports, self.mct_ports = ServerPorts(), ServerPorts()
         self._options = options
         self.motors = Script("motors_ioc.py", self.motor_ports, "--speed", str(speed))
-        self.start_mct()
+        try:
+            self.start_mct()
+        except BaseException:
+            self.motors.close()
+            raise
 
     @property
     def reach(self) -> tuple[ServerPorts, ...]:

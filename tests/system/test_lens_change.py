@@ -5,6 +5,8 @@ LensSelect is put by libca; positions, records and slices are read by clients th
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from support.optics import NAMES, Optics
@@ -20,11 +22,16 @@ PIXEL_MM = 3.45e-3 / 10 * 2  # detector pixel / objective x BinX of the ROI plug
 class Beamline:
     def __init__(self, folder, **names):
         self.folder = folder
-        self.optics = Optics("--sample-offset", "0.05")
-        self.optics.mct.do("set BinX 2")
-        self.rig = Rig(folder, "--lens-timeout", "6", others=self.optics.reach)
+        with contextlib.ExitStack() as parts:  # those that are there end when another can't start
+            self.optics = Optics("--sample-offset", "0.05")
+            parts.callback(self.optics.close)
+            self.optics.mct.do("set BinX 2")
+            self.rig = Rig(folder, "--lens-timeout", "6", others=self.optics.reach)
+            parts.callback(self.rig.close)
+            self.world = CaClient(environment(reach=self.optics.reach))
+            parts.callback(self.world.close)
+            self._parts = parts.pop_all()
         self.ioc = self.rig.ioc
-        self.world = CaClient(environment(reach=self.optics.reach))
         for record, name in {**NAMES, **names}.items():
             self.ioc.put(record, name, wait=True)
         self.next_id = 1
@@ -66,9 +73,7 @@ class Beamline:
         self.ioc.wait_status("Arming: waiting for the first projection", 30)
 
     def close(self):
-        self.world.close()
-        self.rig.close()
-        self.optics.close()
+        self._parts.close()
 
 
 @pytest.fixture
