@@ -22,6 +22,7 @@ from tomostream_ioc.epics.access import OPEN, read_access_file, summary
 from tomostream_ioc.epics.autosave import Autosave
 from tomostream_ioc.epics.database import read_substitutions
 from tomostream_ioc.epics.group import TomoStreamGroup
+from tomostream_ioc.epics.lens import CaLensOptics
 from tomostream_ioc.epics.pva_crystal import PvaCrystal
 from tomostream_ioc.epics.pva_detector import PvaDetector
 from tomostream_ioc.epics.pva_records import PvaRecords
@@ -120,6 +121,7 @@ class Program:
             _engine_factory(device, config.memory_limit),
             timeout_s=config.timeout_s,
             allocate=pinned_empty if device.startswith("cuda") else np.empty,
+            optics=CaLensOptics(config.lens_timeout_s),
         )
         crystal = CrystalRunner(_crystal_sources(), crystal_sink)
         group = TomoStreamGroup(
