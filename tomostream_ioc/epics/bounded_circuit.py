@@ -159,12 +159,22 @@ class BoundedCircuit(VirtualCircuit):
             while True:
                 batch = await self.updates.take()
                 self._tell_left_out()
-                await self.send(*batch)
+                await self._send_unchecked(batch)
         except DisconnectedCircuit:
             await self.close()
         except Exception:
             log.exception("updates for %s can't be sent", self.who)
             await self.close()
+
+    async def _send_unchecked(self, updates: list[Any]) -> None:
+        """As send(), without caproto's check of their order: a third of the work for an update."""
+        if not self.connected:
+            return
+        try:
+            parts = (part for each in updates for part in (bytes(each.header), *each.buffers))
+            await self.client.send(b"".join(parts))
+        except (OSError, ca.CaprotoNetworkError) as error:
+            raise DisconnectedCircuit from error
 
     def _tell_left_out(self) -> None:
         new = self.updates.left_out - self._left_out_told

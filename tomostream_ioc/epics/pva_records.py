@@ -128,6 +128,7 @@ class PvaRecords:
                 await self._do(put)
             finally:
                 self._turns.release()
+            await asyncio.sleep(0)  # who puts without end is not the only client
 
     async def _do(self, put: _Put) -> None:
         try:
