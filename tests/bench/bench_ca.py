@@ -139,24 +139,27 @@ def fanout(probe: Probe, prefix: str, ports: ServerPorts, cols: int, count: int)
             monitors.say(command)
             return json.loads(monitors.expect("{"))
 
-        def came(last: float) -> float:
-            """Share of events, once each monitor has the last value or 5 s have gone."""
+        def shown_by_all(last: float) -> int:
+            """Events so far, once each monitor has the last value."""
             deadline = time.monotonic() + 5.0
             while set((now := counts())["newest"]) != {last}:
                 if time.monotonic() > deadline:
                     raise RuntimeError(f"{prefix}Center: a monitor never showed {last}")
                 time.sleep(0.05)
-            return sum(now["counts"]) / (MONITORS * count)
+            return sum(now["counts"])
 
-        last = values[(count - 1) % len(values)]
-        probe.ask("put", prefix + "Center", [0.0], 1)
-        counts("reset")
+        def from_zero() -> None:
+            probe.ask("put", prefix + "Center", [0.0], 1)
+            shown_by_all(0.0)
+            counts("reset")
+
+        last, all_events = values[(count - 1) % len(values)], MONITORS * count
+        from_zero()
         took_s = sum(probe.ask("put", prefix + "Center", values, count)) / 1e3
-        share_came = came(last)
-        probe.ask("put", prefix + "Center", [0.0], 1)
-        counts("reset")
+        share_came = shown_by_all(last) / all_events
+        from_zero()
         flood_s = probe.ask("flood", prefix + "Center", values, count)
-        return Fanout(count / took_s, count / flood_s, share_came, came(last))
+        return Fanout(count / took_s, count / flood_s, share_came, shown_by_all(last) / all_events)
     finally:
         monitors.close()
 
