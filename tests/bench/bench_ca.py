@@ -146,7 +146,7 @@ def fanout(probe: Probe, prefix: str, ports: ServerPorts, cols: int, count: int)
                 if time.monotonic() > deadline:
                     raise RuntimeError(f"{prefix}Center: a monitor never showed {last}")
                 time.sleep(0.05)
-            return sum(now["counts"])
+            return int(sum(now["counts"]))
 
         def from_zero() -> None:
             probe.ask("put", prefix + "Center", [0.0], 1)
