@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 _READS = (ca.ReadNotifyRequest, ca.ReadRequest, ca.EventAddRequest)
 _FIRST_BEACON_PERIOD_S = 0.02
 _MOST_WAITING_PUTS = 1000  # put-callbacks of one client
+_MOST_POSTINGS = 8  # that wait to be handed to the monitors before puts wait
 _AT_ONCE = 50  # monitors that are served before somebody else's turn
 _LONG_STRINGS = {int(kind): kind for kind in _LongStringChannelType}
 
@@ -104,7 +105,9 @@ class IocCircuit(BoundedCircuit):
         if isinstance(command, (ca.WriteRequest, ca.WriteNotifyRequest)):
             channel, entry = self._get_db_entry_from_command(command)
             if isinstance(entry, Wire):
-                return await self._write(command, channel, entry)
+                responses = await self._write(command, channel, entry)
+                await self.context.room_for_updates()
+                return responses
         if isinstance(command, ca.EventAddRequest):
             channel, _ = self._get_db_entry_from_command(command)
             if command.data_count > max(channel.native_data_count or 1, 1):
@@ -283,6 +286,7 @@ class IocContext(Context):
         self.log_lines = LimitedLog(log)
         self.message_limit = max_message_bytes()
         self._bad_clients = 0
+        self._room = asyncio.Event()
 
     def counts(self) -> ClientCounts:
         channels = sum(len(circuit.circuit.channels) for circuit in self.circuits)
@@ -371,6 +375,12 @@ class IocContext(Context):
             await asyncio.sleep(period_s)
             period_s = min(2 * period_s, float(self.environ["EPICS_CAS_BEACON_PERIOD"]))
 
+    async def room_for_updates(self) -> None:
+        """Hold up who puts faster than all monitors of all clients can be given the values."""
+        if self.subscription_queue.qsize() > _MOST_POSTINGS:
+            self._room.clear()
+            await self._room.wait()
+
     async def _subscription_queue_iteration(self, sub_specs, metadata, values, flags, sub):
         sent = 0
         for spec in sub_specs:
@@ -385,6 +395,8 @@ class IocContext(Context):
                 sent += 1
                 if sent % _AT_ONCE == 0:
                     await asyncio.sleep(0)
+        if self.subscription_queue.qsize() <= _MOST_POSTINGS:
+            self._room.set()
 
     async def _subscription_queue_send(self, sub_spec, sub, metadata, values, flags):
         circuit = sub.circuit
