@@ -24,6 +24,8 @@ from tomostream_ioc.epics.updates import Updates
 
 log = logging.getLogger(__name__)
 
+_AT_ONCE = 16  # requests of one client that are worked on before somebody else's turn
+
 
 class BoundedCircuit(VirtualCircuit):
     """Reads requests, hands them to ``_process_command``, sends answers and monitor updates.
@@ -42,6 +44,7 @@ class BoundedCircuit(VirtualCircuit):
         self._message_limit = message_limit
         self._log_lines = log_lines
         self._left_out_told = 0
+        self._in_turn = 0
 
     @property
     def who(self) -> str:
@@ -69,8 +72,11 @@ class BoundedCircuit(VirtualCircuit):
         except BadMessageError as error:
             await self._give_up(error)
             raise DisconnectedCircuit from error
-        # a client with a thousand requests in one packet is not the only one
-        await asyncio.sleep(0)
+        # a client with a thousand requests in one packet is not the only one; a few at once let
+        # the updates that follow from them go out together
+        self._in_turn = (self._in_turn + 1) % _AT_ONCE
+        if not self._in_turn:
+            await asyncio.sleep(0)
 
     async def _handle(self, command: Any) -> None:
         try:
@@ -159,12 +165,22 @@ class BoundedCircuit(VirtualCircuit):
             while True:
                 batch = await self.updates.take()
                 self._tell_left_out()
-                await self.send(*batch)
+                await self._send_unchecked(batch)
         except DisconnectedCircuit:
             await self.close()
         except Exception:
             log.exception("updates for %s can't be sent", self.who)
             await self.close()
+
+    async def _send_unchecked(self, updates: list[Any]) -> None:
+        """As send(), without caproto's check of their order: a third of the work for an update."""
+        if not self.connected:
+            return
+        try:
+            parts = (part for each in updates for part in (bytes(each.header), *each.buffers))
+            await self.client.send(b"".join(parts))
+        except (OSError, ca.CaprotoNetworkError) as error:
+            raise DisconnectedCircuit from error
 
     def _tell_left_out(self) -> None:
         new = self.updates.left_out - self._left_out_told

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -137,12 +138,8 @@ class IocCircuit(BoundedCircuit):
         if not may_read and not isinstance(command, ca.EventAddRequest):
             return [_refusal(command, channel, ca.CAStatus.ECA_NORDACCESS, "no read access")]
         try:
-            if (
-                isinstance(command, ca.ReadNotifyRequest)
-                and command.data_count > 1
-                and isinstance(entry, Wire)
-            ):
-                return await self._read_array(command, channel, entry)
+            if _is_plain(command, channel, entry):
+                return await self._read_notify(command, channel, entry)
             responses = await super()._process_command(command)
         except ca.RemoteProtocolError:
             raise
@@ -184,18 +181,25 @@ class IocCircuit(BoundedCircuit):
         for spec, subscription in mine:
             await spec.db_entry.subscribe(self.context.subscription_queue, spec, subscription)
 
-    async def _read_array(self, command, channel, entry: Wire) -> list:
-        """A read of a number of elements: filled up with zeros to that number, as in C."""
+    async def _read_notify(self, command, channel, entry: Wire) -> list:
+        """A read; of a number of elements filled up with zeros to that number, as in C.
+
+        caproto's own waits for a put to end, with a task and a timer for each read. Here each put
+        has ended by then, as requests are worked on in turn.
+        """
         data_type = command.data_type
         if channel.name.endswith("$") and data_type in _LONG_STRINGS:
             data_type = _LONG_STRINGS[data_type]
         metadata, data = await entry.auth_read(
             self.client_hostname, self.client_username, data_type
         )
-        count = min(command.data_count, max(entry.max_length or 1, len(data)))
+        count = entry.calculate_length(data)  # 0 asks for all there are
+        if command.data_count:
+            count = min(command.data_count, max(entry.max_length or 1, count))
+            data = _padded(data, count, command.data_type)[:count]
         return [
             channel.read(
-                data=_padded(data, count, command.data_type)[:count],
+                data=data,
                 data_type=command.data_type,
                 data_count=count,
                 ioid=command.ioid,
@@ -335,6 +339,14 @@ class IocContext(Context):
             circuit.tasks.create(_unless_gone(circuit.tell_rights()))
 
     async def _bind_tcp_sockets_with_consistent_port_number(self, make_socket):
+        port, sockets = await self._bind(make_socket)
+        for sock in sockets.values():
+            # connections take it over; asyncio sees no TCP in a socket made with protocol 0, and
+            # with Nagle's algorithm an answer after a monitor's update comes 40 ms late
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return port, sockets
+
+    async def _bind(self, make_socket):
         if not self._strict_port:
             return await super()._bind_tcp_sockets_with_consistent_port_number(make_socket)
         sockets = {}
@@ -342,8 +354,8 @@ class IocContext(Context):
             for interface in self.interfaces:
                 sockets[interface] = await make_socket(interface, self.ca_server_port)
         except OSError as error:
-            for socket in sockets.values():
-                socket.close()
+            for sock in sockets.values():
+                sock.close()
             raise ConfigError(
                 f"CA port {self.ca_server_port} of {', '.join(self.interfaces)} can't be used "
                 f"({error.strerror or error}): another IOC may have it; set EPICS_CA_SERVER_PORT"
@@ -405,10 +417,24 @@ async def _unless_gone(telling: Coroutine[Any, Any, None]) -> None:
         await telling
 
 
+def _is_plain(command, channel, entry) -> bool:
+    """A read of a value of our records, by a name that asks for no filter of it."""
+    wanted = channel.channel_filter
+    return (
+        isinstance(command, ca.ReadNotifyRequest)
+        and isinstance(entry, Wire)
+        and command.header.data_type < ca.ChannelType.PUT_ACKT  # what follows are no values
+        and wanted.arr is None
+        and not wanted.ts
+    )
+
+
 def _refusal(command, channel, status: ca.CAStatus, reason: str) -> ca.ErrorResponse:
     return ca.ErrorResponse(command, channel.cid, status, f"{channel.name}: {reason}")
 
 
 def _padded(values, count: int, data_type):
+    if len(values) >= count:
+        return values
     empty = b"" if ca.native_type(ca.ChannelType(data_type)) == ca.ChannelType.STRING else 0
     return [*values, *[empty] * (count - len(values))]
