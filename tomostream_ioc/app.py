@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from tomostream_ioc.config import Config, fail, parse
+from tomostream_ioc.arguments import fail
+from tomostream_ioc.config import Config, parse
 from tomostream_ioc.console import StatusLine, on_terminal, say, set_up_logging
 from tomostream_ioc.crystal.run import CrystalRunner
 from tomostream_ioc.epics.access import OPEN, read_access_file, summary
