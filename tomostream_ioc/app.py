@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from tomostream_ioc.config import Config, fail, parse
+from tomostream_ioc.arguments import fail
+from tomostream_ioc.config import Config, parse
 from tomostream_ioc.console import StatusLine, on_terminal, say, set_up_logging
 from tomostream_ioc.crystal.run import CrystalRunner
 from tomostream_ioc.epics.access import OPEN, read_access_file, summary
@@ -30,7 +31,7 @@ from tomostream_ioc.epics.pva_sink import PvaSink
 from tomostream_ioc.epics.pva_source import PvaSource
 from tomostream_ioc.epics.server import IocContext
 from tomostream_ioc.epics.table import as_text, pv_rows
-from tomostream_ioc.errors import ConfigError
+from tomostream_ioc.errors import ArmingError, ConfigError
 from tomostream_ioc.limits import raise_file_limit
 from tomostream_ioc.model.control import Engine
 from tomostream_ioc.model.crystal import PointSource
@@ -302,7 +303,17 @@ def _engine_factory(device: str, memory_limit: int | None) -> Callable[..., Engi
 
 def _crystal_sources() -> dict[str, Callable[[], PointSource]]:
     """For each choice of Crystal:Source."""
-    return {"Detector": PvaDetector}
+    return {"Detector": PvaDetector, "Documents": _document_points}
+
+
+def _document_points() -> PointSource:
+    """Raises ArmingError: bluesky's packages are not installed."""
+    try:
+        # they are an extra, and their import takes a second
+        from tomostream_ioc.documents.live_points import DocumentPoints
+    except ImportError as error:
+        raise ArmingError(str(error)) from error
+    return DocumentPoints()
 
 
 def _database_folder() -> Path:

@@ -6,13 +6,12 @@ import argparse
 import math
 import re
 import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 from tomostream_ioc import __version__
+from tomostream_ioc.arguments import Parser
 from tomostream_ioc.errors import ConfigError
 
 #: macros of the records' initial values: name -> (default, what it is)
@@ -76,15 +75,8 @@ class Config:
         return self.prefix_p + self.prefix_r
 
 
-class _Parser(argparse.ArgumentParser):
-    """Ends with one clear line instead of argparse's usage and line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message} (see --help)")
-
-
 def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m tomostream_ioc",
         description="EPICS IOC: live orthogonal slices from a stream of tomography projections.",
         epilog="Try it without a beamline: python -m tomostream_ioc --simulate",
@@ -329,9 +321,3 @@ def size_bytes(option: str, text: str | None) -> int | None:
 def _check_positive(option: str, value: float | None) -> None:
     if value is not None and not value > 0:
         raise ConfigError(f"{option} {value:g}: give a positive number of seconds")
-
-
-def fail(error: ConfigError) -> int:
-    """One clear line on stderr; the exit code."""
-    print(f"tomostream_ioc: {error}", file=sys.stderr)
-    return 2

@@ -90,8 +90,15 @@ class StatusLine:
         self._terminal = on_terminal()
         self._shown = False
 
+    @property
+    def moves(self) -> bool:
+        """Whether there is a terminal on which it moves."""
+        return self._terminal
+
     def show(self, status: RunStatus) -> None:
-        text = status_text(status)
+        self.show_text(status_text(status))
+
+    def show_text(self, text: str) -> None:
         if self._terminal:
             # a longer one would wrap, and the next could not take its place
             text = shortened(text, shutil.get_terminal_size().columns - 1)
@@ -99,6 +106,12 @@ class StatusLine:
         else:
             say(text)
         self._shown = True
+
+    def say(self, text: str) -> None:
+        """A line of its own, above the one that moves."""
+        self.end()
+        self._shown = False
+        say(text)
 
     def end(self) -> None:
         if self._terminal and self._shown:

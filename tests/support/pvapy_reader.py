@@ -22,7 +22,7 @@ def main() -> None:
     def channel(name):
         if name not in channels:
             channels[name] = pva.Channel(name)
-            channels[name].setTimeout(5.0)
+            channels[name].setTimeout(20.0)  # a search that is lost is repeated seconds later
         return channels[name]
 
     def get(name, file):

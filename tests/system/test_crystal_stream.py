@@ -9,6 +9,8 @@ from support.processes import Child, Ioc, wait_for
 
 from tomostream_ioc.tracking.rod import CrystalRod
 
+# the first run in a fresh clone compiles for a while
+pytestmark = pytest.mark.timeout(300)
 PVAPY_SENDER = str(Path(__file__).parents[1] / "pva" / "pvapy_sender.py")
 CHANNEL = "det:Image"
 

@@ -216,6 +216,7 @@ class CrystalRunner:
                     self._set_message(CrystalState.RUNNING, note)
                 case ScanEnds(note=note):
                     self._set_message(CrystalState.RUNNING, note)
+                    stalled = True  # no more images are no surprise
                 case Point():
                     self._point(item, what)
 

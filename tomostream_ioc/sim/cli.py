@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
+from tomostream_ioc.arguments import (
+    Parser,
+    count,
+    not_negative,
+    port,
+    positive,
+    probability,
+    real,
+    whole,
+)
 from tomostream_ioc.errors import ConfigError
 from tomostream_ioc.sim.detector import DetectorSettings
 from tomostream_ioc.sim.faults import FaultRates
@@ -117,13 +125,8 @@ def parse(argv: Sequence[str]) -> SimConfig:
     )
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m tomostream_ioc.sim",
         description="A simulated tomoScan stream: a phantom or a recorded scan, sent for ever with "
         "the records and PVA channels of the real one.",
@@ -141,99 +144,46 @@ def _parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("what is seen").add_argument
     add("--scan", type=Path, metavar="FILE", help="replay this DXfile instead of the phantom")
-    add("--size", type=_count, default=512, help="rows and columns (%(default)s)")
-    add("--rows", type=_count, help="detector rows, instead of --size")
-    add("--cols", type=_count, help="detector columns, instead of --size")
-    add("--angles", type=_count, default=360, help="projections per 180 degrees (%(default)s)")
-    add("--start-angle", type=_real, default=0.0, metavar="DEG", help="first angle (%(default)s)")
-    add("--center", type=_real, help="column of the rotation axis (default: the middle)")
+    add("--size", type=count, default=512, help="rows and columns (%(default)s)")
+    add("--rows", type=count, help="detector rows, instead of --size")
+    add("--cols", type=count, help="detector columns, instead of --size")
+    add("--angles", type=count, default=360, help="projections per 180 degrees (%(default)s)")
+    add("--start-angle", type=real, default=0.0, metavar="DEG", help="first angle (%(default)s)")
+    add("--center", type=real, help="column of the rotation axis (default: the middle)")
     add("--scan-type", choices=("continuous", "backforth"), help="default: backforth for a file")
     add("--dynamic", choices=("none", "grow", "move"), default="none", help="what changes in time")
-    add("--period", type=_positive, default=20.0, help="of the change, in turns (%(default)s)")
+    add("--period", type=positive, default=20.0, help="of the change, in turns (%(default)s)")
 
     add = parser.add_argument_group("detector").add_argument
     add("--dtype", default="uint16", help="pixel type (%(default)s)")
-    add("--i0", type=_not_negative, default=0.0, help="open beam, counts (default: by type)")
+    add("--i0", type=not_negative, default=0.0, help="open beam, counts (default: by type)")
     add("--noise", choices=("poisson", "none"), default="poisson")
-    add("--stripes", type=_whole, default=0, help="columns that make ring artefacts (%(default)s)")
-    add(
-        "--field-frames", type=_count, default=10, help="dark or flat frames averaged (%(default)s)"
-    )
+    add("--stripes", type=whole, default=0, help="columns that make ring artefacts (%(default)s)")
+    add("--field-frames", type=count, default=10, help="dark or flat frames averaged (%(default)s)")
 
     add = parser.add_argument_group("stream").add_argument
-    add("--rate", type=_not_negative, default=30.0, help="frames/s, 0: no limit (%(default)s)")
-    add(
-        "--frames", type=_whole, default=0, help="end the scan after so many, and stay up; 0: never"
-    )
-    add("--turns", type=_count, default=20, help="length of the angle array (%(default)s)")
+    add("--rate", type=not_negative, default=30.0, help="frames/s, 0: no limit (%(default)s)")
+    add("--frames", type=whole, default=0, help="end the scan after so many, and stay up; 0: never")
+    add("--turns", type=count, default=20, help="length of the angle array (%(default)s)")
     add("--id-start", type=int, default=1, help="unique id of the first frame (%(default)s)")
     add("--id-bits", type=int, choices=(16, 31, 32), default=32, help="width of the id counter")
     add("--first-projid", type=int, help="FirstProjid (default: id start - 1)")
-    add("--settle", type=_not_negative, default=0.2, help="shutter time, seconds (%(default)s)")
+    add("--settle", type=not_negative, default=0.2, help="shutter time, seconds (%(default)s)")
     add("--wait-for-client", action="store_true", help="start when the image channel has a client")
-    add("--start-delay", type=_not_negative, default=0.0, metavar="S", help="then wait so long")
+    add("--start-delay", type=not_negative, default=0.0, metavar="S", help="then wait so long")
     add("--idle", action="store_true", help="do not start by itself: StartScan does")
 
     add = parser.add_argument_group("faults").add_argument
-    add("--loss", type=_probability, default=0.0, help="probability that a frame is skipped")
-    add("--duplicates", type=_probability, default=0.0, help="... that it is sent twice")
-    add("--disorder", type=_probability, default=0.0, help="... that it swaps with the next")
-    add("--seed", type=_whole, default=0, help="of faults and noise (%(default)s)")
+    add("--loss", type=probability, default=0.0, help="probability that a frame is skipped")
+    add("--duplicates", type=probability, default=0.0, help="... that it is sent twice")
+    add("--disorder", type=probability, default=0.0, help="... that it swaps with the next")
+    add("--seed", type=whole, default=0, help="of faults and noise (%(default)s)")
 
     add = parser.add_argument_group("process").add_argument
-    add("--memory-mb", type=_whole, default=1024, help="for frames computed ahead (%(default)s)")
+    add("--memory-mb", type=whole, default=1024, help="for frames computed ahead (%(default)s)")
     add("--interfaces", nargs="+", default=(), metavar="IP", help="addresses to serve on")
-    add("--ca-port", type=_port, help="CA server port (default: EPICS environment)")
-    add("--pva-port", type=_port, help="PVA TCP port (default: EPICS environment)")
+    add("--ca-port", type=port, help="CA server port (default: EPICS environment)")
+    add("--pva-port", type=port, help="PVA TCP port (default: EPICS environment)")
     add("--commands", action="store_true", help="read commands from standard input")
     add("--exit-with-parent", action="store_true", help="end when the parent process has gone")
     return parser
-
-
-def _real(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text} is no finite number")
-    return value
-
-
-def _not_negative(text: str) -> float:
-    value = _real(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return value
-
-
-def _positive(text: str) -> float:
-    value = _real(text)
-    if value <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not greater than 0")
-    return value
-
-
-def _probability(text: str) -> float:
-    value = _real(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no probability: give 0 to 1")
-    return value
-
-
-def _whole(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is negative")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return value
-
-
-def _port(text: str) -> int:
-    value = int(text)
-    if not 0 < value < 65536:
-        raise argparse.ArgumentTypeError(f"{text} is no port number")
-    return value

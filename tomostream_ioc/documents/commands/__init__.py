@@ -1,0 +1,60 @@
+"""The commands of python -m tomostream_ioc.documents, a module each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tomostream_ioc import __version__
+from tomostream_ioc.arguments import Parser, fail
+from tomostream_ioc.console import set_up_logging
+from tomostream_ioc.documents.commands import keys, proxy, publish, serve, simulate
+from tomostream_ioc.documents.commands.ending import Ended
+from tomostream_ioc.errors import ConfigError, TomoStreamError
+
+_PROGRAM = "tomostream_ioc.documents"
+_EPILOG = """\
+Try it without a beamline, in three terminals:
+
+  python -m tomostream_ioc.documents proxy 5567 5568
+  python -m tomostream_ioc.documents serve --key dexela_image --diameter 11 --percentile 80 \\
+      --separation 20 --search-range 10 --db crystal
+  python -m tomostream_ioc.documents simulate
+"""
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="python -m tomostream_ioc.documents",
+        description="Bragg peaks, tracks and crystal maps from bluesky documents over ZeroMQ.",
+        epilog=_EPILOG,
+        formatter_class=_raw(),
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"tomostream_ioc {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in (serve, proxy, publish, simulate, keys):
+        module.add_to(commands)
+    return parser
+
+
+def _raw() -> type:
+    import argparse
+
+    return argparse.RawDescriptionHelpFormatter
+
+
+def main(argv: Sequence[str]) -> int:
+    """Exit code: 0, also when a signal ended it; 1 when it failed, 2 for a wrong option or file."""
+    try:
+        args = build_parser().parse_args(list(argv))
+        set_up_logging(args.log_level, args.log_format)
+        return args.run(args)
+    except ConfigError as error:
+        return fail(error, _PROGRAM)
+    except Ended:
+        return 0
+    except (TomoStreamError, OSError) as error:
+        fail(error, _PROGRAM)
+        return 1
+    except KeyboardInterrupt:  # before signals were caught
+        return 130

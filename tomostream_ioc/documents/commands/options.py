@@ -1,0 +1,158 @@
+"""Options that several commands share, and what they make of them."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+from tomostream_ioc.arguments import not_negative
+from tomostream_ioc.documents.transport.address import Address, prefix_bytes
+from tomostream_ioc.documents.transport.curve import CurveKeys
+from tomostream_ioc.documents.transport.publisher import DocumentPublisher
+from tomostream_ioc.documents.transport.serializer import dumps
+from tomostream_ioc.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+FORMAT_HELP = (
+    "Documents travel as MessagePack, arrays in it as the package msgpack_numpy writes them: such"
+    " bytes can't run code. bluesky's own default is pickle, which can run any code where it is"
+    " read, so pickled documents are refused unless --allow-pickle says that all who can publish"
+    " are trusted."
+)
+
+
+def add_command(commands: Any, name: str, summary: str, description: str = "") -> Any:
+    """A parser of its own for one command, with the options that all have."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}. {description}",
+        allow_abbrev=False,
+    )
+    running = parser.add_argument_group("running")
+    levels = ["DEBUG", "INFO", "WARNING", "ERROR"]
+    running.add_argument("--log-level", default="INFO", choices=levels)
+    running.add_argument("--log-format", default="text", choices=["text", "json"])
+    return parser
+
+
+def add_network(parser: Any) -> Any:
+    """The group of options of all that connects to a proxy."""
+    group = parser.add_argument_group("network")
+    group.add_argument(
+        "--prefix",
+        default="raw",
+        metavar="WORD",
+        help="first word of each message (default raw; '' for none, or any)",
+    )
+    add_keys(group)
+    return group
+
+
+def add_keys(group: Any) -> None:
+    group.add_argument(
+        "--curve-keys",
+        metavar="DIR",
+        type=Path,
+        help="CURVE keys: encrypted, and only known clients; `keys DIR` makes them",
+    )
+
+
+def add_publishing(parser: Any, rate_hz: float) -> None:
+    """Options of what publishes."""
+    network = add_network(parser)
+    network.add_argument(
+        "--to",
+        default="localhost:5567",
+        metavar="HOST:PORT",
+        help="the proxy's first port (default %(default)s)",
+    )
+    network.add_argument(
+        "--rate",
+        type=not_negative,
+        default=rate_hz,
+        metavar="HZ",
+        help="points per second at most, 0 for no limit: a listener that is too slow loses what a"
+        " proxy can't hold (default %(default)g)",
+    )
+    network.add_argument(
+        "--pickle",
+        action="store_true",
+        help="send pickles, as bluesky's own Publisher does (listeners here need --allow-pickle)",
+    )
+    network.add_argument(
+        "--wait",
+        type=not_negative,
+        default=10.0,
+        metavar="S",
+        help="for somebody who listens, at most (default %(default)g s)",
+    )
+
+
+def publisher_of(args: argparse.Namespace) -> DocumentPublisher:
+    """A publisher that somebody listens to; where nobody does, that is said.
+
+    Raises ConfigError: a wrong address, or a key is missing.
+    """
+    address = Address.parse(args.to, "--to")
+    keys = keys_of(args)
+    check_reach(address, keys, pickles=False)
+    publisher = DocumentPublisher(
+        address,
+        prefix=prefix_bytes(args.prefix),
+        serializer=pickle.dumps if args.pickle else dumps,
+        keys=keys,
+    )
+    try:
+        log.info("Documents are %s", "pickled" if args.pickle else "MessagePack")
+        if args.wait and not publisher.wait_for_listener(args.wait):
+            log.warning(
+                "Nobody listens at %s to the prefix %r after %g s: what is sent now is lost",
+                address,
+                args.prefix,
+                args.wait,
+            )
+    except BaseException:
+        publisher.close(0.0)
+        raise
+    return publisher
+
+
+def keys_of(args: argparse.Namespace, *, binds: bool = False) -> CurveKeys | None:
+    """Raises ConfigError: a key is missing."""
+    if args.curve_keys is None:
+        return None
+    keys = CurveKeys(args.curve_keys)
+    keys.check(binds=binds)
+    return keys
+
+
+def check_reach(address: Address, keys: CurveKeys | None, *, pickles: bool) -> None:
+    """Beyond this host documents are safe from others only with keys. Raises ConfigError."""
+    if address.is_loopback or keys is not None:
+        return
+    if pickles:
+        raise ConfigError(
+            f"--allow-pickle with {address}: whoever reaches that port could run code here;"
+            " use --curve-keys DIR, or a proxy on this host"
+        )
+    log.warning(
+        "%s is not this host and there are no --curve-keys: documents are neither encrypted nor"
+        " is it known who sends them",
+        address,
+    )
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """ "12x15" or "12,15"; for options that take a grid or an image size in one word."""
+    try:
+        values = tuple(int(part) for part in text.replace(",", "x").split("x"))
+    except ValueError:
+        values = ()
+    if not values or any(value < 1 for value in values):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 12x15")
+    return values

@@ -1,0 +1,226 @@
+"""`serve`: listen to documents, find and link their peaks, fill maps, and record it all."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tomostream_ioc.arguments import count, not_negative, positive, whole
+from tomostream_ioc.console import StatusLine, say
+from tomostream_ioc.documents.commands.ending import Ending
+from tomostream_ioc.documents.commands.options import (
+    FORMAT_HELP,
+    add_command,
+    add_network,
+    check_reach,
+    keys_of,
+)
+from tomostream_ioc.documents.database import Database, open_database
+from tomostream_ioc.documents.pipeline import Pipeline, build_chain
+from tomostream_ioc.documents.server import Server
+from tomostream_ioc.documents.transport import DocumentPublisher, DocumentReceiver
+from tomostream_ioc.documents.transport.address import Address, prefix_bytes
+from tomostream_ioc.documents.transport.proxy import HIGH_WATER
+from tomostream_ioc.documents.transport.serializer import loads, loads_with_pickle
+from tomostream_ioc.errors import ConfigError, TrackingError
+from tomostream_ioc.tracking import average_frames
+
+log = logging.getLogger(__name__)
+
+_LOCATE = ("percentile", "separation", "minmass", "noise_size", "smoothing_size", "threshold")
+
+
+def add_to(commands: Any) -> None:
+    parser = add_command(
+        commands,
+        "serve",
+        "find, link and map the peaks of images that come over ZeroMQ",
+        f"{FORMAT_HELP} SIGTERM and Ctrl-C end it; a run that is open then is recorded as far as"
+        " it came, marked as partial.",
+    )
+    network = add_network(parser)
+    network.add_argument(
+        "--in",
+        dest="address",
+        default="localhost:5568",
+        metavar="HOST:PORT",
+        help="the proxy's second port (default %(default)s)",
+    )
+    network.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="take documents of an unchanged bluesky Publisher too; RUNS CODE from the network",
+    )
+    network.add_argument(
+        "--high-water",
+        type=count,
+        default=HIGH_WATER,
+        metavar="N",
+        help="messages that wait here at most (default %(default)s)",
+    )
+    network.add_argument(
+        "--out", metavar="HOST:PORT", help="publish what is found there (a proxy's first port)"
+    )
+    network.add_argument(
+        "--out-prefix", default="results", metavar="WORD", help="its prefix (default %(default)s)"
+    )
+
+    images = parser.add_argument_group("images")
+    images.add_argument("--key", required=True, help="data key of the images, e.g. dexela_image")
+    images.add_argument(
+        "--background",
+        type=Path,
+        metavar="FILE.npy",
+        help="image of an empty point, or several frames of it, that is subtracted",
+    )
+
+    peaks = parser.add_argument_group("peaks (trackpy.locate)")
+    peaks.add_argument("--diameter", type=count, required=True, metavar="PIXELS", help="odd")
+    peaks.add_argument("--percentile", type=not_negative, metavar="P")
+    peaks.add_argument("--separation", type=positive, metavar="PIXELS")
+    peaks.add_argument("--minmass", type=not_negative, metavar="MASS")
+    peaks.add_argument("--noise-size", type=positive, metavar="PIXELS")
+    peaks.add_argument("--smoothing-size", type=count, metavar="PIXELS")
+    peaks.add_argument("--threshold", type=not_negative, metavar="COUNTS")
+
+    links = parser.add_argument_group("tracks (trackpy.link)")
+    links.add_argument("--search-range", type=positive, required=True, metavar="PIXELS")
+    links.add_argument(
+        "--memory",
+        type=whole,
+        metavar="N",
+        help="frames that a peak may be missing (default: the points of a row of the scan)",
+    )
+
+    results = parser.add_argument_group("results")
+    results.add_argument(
+        "--db",
+        metavar="DIR",
+        help="database: a folder, made if it is not there, or the URI of a Tiled server"
+        " (default: nothing is recorded)",
+    )
+    results.add_argument(
+        "--readable",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="folders with image files of raw runs, which the database may read",
+    )
+    results.add_argument(
+        "--record-raw", action="store_true", help="record the runs that come in as well"
+    )
+    results.add_argument("--record-images", action="store_true", help="... and processed images")
+    results.add_argument(
+        "--max-maps", type=count, default=1000, metavar="N", help="per run (default %(default)s)"
+    )
+    results.add_argument(
+        "--status-period",
+        type=positive,
+        default=5.0,
+        metavar="S",
+        help="of the line that says how it goes (default %(default)s s; on a terminal 0.5 s)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    if (args.record_raw or args.record_images) and args.db is None:
+        raise ConfigError("--record-raw and --record-images need --db")
+    address = Address.parse(args.address, "--in")
+    keys = keys_of(args)
+    check_reach(address, keys, pickles=args.allow_pickle)
+    out = None if args.out is None else Address.parse(args.out, "--out")
+    background = None if args.background is None else read_background(args.background)
+    _chain(args, background, None)  # what it can't use is said before anything is opened
+    ending = Ending()
+    with contextlib.ExitStack() as stack:
+        db = _database(args, stack)
+        receiver = DocumentReceiver(
+            address,
+            prefix=prefix_bytes(args.prefix),
+            deserializer=loads_with_pickle if args.allow_pickle else loads,
+            keys=keys,
+            high_water=args.high_water,
+        )
+        chain = _chain(args, background, db)
+        if out is not None:
+            publisher = DocumentPublisher(
+                out, prefix=prefix_bytes(args.out_prefix), keys=keys, lossless=False
+            )
+            stack.callback(publisher.close, 1.0)
+            for stage in chain.stages[0 if args.record_images else 1 :]:
+                stage.subscribe(publisher)
+        line = StatusLine()
+        server = Server(
+            receiver, chain, db=db, record_raw=args.record_raw, say=lambda text: line.say(text)
+        )
+        if args.allow_pickle:
+            log.warning("Pickled documents are taken: whoever can publish can run code here")
+        else:
+            log.info("Documents are MessagePack; pickled ones are refused (see --allow-pickle)")
+        line.say(f"Ready: listens to {address}, prefix {args.prefix!r}")
+        said = [False]
+
+        def tick() -> None:
+            if receiver.connected and not said[0]:
+                said[0] = True
+                line.say(f"Connected to {address}")
+            line.show_text(server.status())
+
+        try:
+            server.run(ending.__bool__, tick, 0.5 if line.moves else args.status_period)
+        finally:
+            server.close(f"{ending.signal_name or 'an error'} ended the server before the run did")
+            line.end()
+        say(f"Ended by {ending.signal_name}: {server.status()}")
+    return 0
+
+
+def _chain(args: argparse.Namespace, background: np.ndarray | None, db: Any) -> Pipeline:
+    given = {name: getattr(args, name) for name in _LOCATE}
+    locate = {name: value for name, value in given.items() if value is not None}
+    try:
+        return build_chain(
+            args.key,
+            background,
+            diameter=args.diameter,
+            search_range=args.search_range,
+            memory=args.memory,
+            locate=locate,
+            db=db,
+            record_images=args.record_images,
+            max_maps=args.max_maps,
+        )
+    except TrackingError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _database(args: argparse.Namespace, stack: contextlib.ExitStack) -> Database | None:
+    if args.db is None:
+        log.warning("Nothing is recorded: there is no --db")
+        return None
+    try:
+        return stack.enter_context(open_database(args.db, readable=args.readable))
+    except TrackingError as error:
+        raise ConfigError(f"--db: {error}") from error
+
+
+def read_background(path: Path) -> np.ndarray:
+    """(n_rows, n_cols), the mean where the file holds several frames. Raises ConfigError."""
+    try:
+        image = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ConfigError(f"--background {path} can't be read: {error}") from error
+    if (
+        not isinstance(image, np.ndarray)
+        or image.dtype.kind not in "biuf"
+        or image.ndim not in (2, 3)
+    ):
+        raise ConfigError(f"--background {path}: an array of one image, or of frames, is needed")
+    return average_frames(image) if image.ndim == 3 else image
