@@ -6,6 +6,7 @@ import itertools
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -20,7 +21,7 @@ SPOTS = (
     (70.7, 25.2, 1, 3, 2, 4, 1500.0),
     (60.2, 90.4, 2, 5, 0, 1, 1100.0),
 )
-LOCATE = {"diameter": 11, "percentile": 80, "separation": 15}
+LOCATE: dict[str, Any] = {"diameter": 11, "percentile": 80, "separation": 15}
 BACKGROUND = 100.0
 
 
