@@ -31,6 +31,7 @@ SHOWN = {
     *("CenterFound", "CenterConfidence", "MemoryPolicy", "MemoryUsed", "BadPixels"),
     *(f"Frames{what}" for what in ("Received", "Rejected", "Missed", "Duplicate", "Disordered")),
     *("FramesDropped", "FramesSkipped", "Watchdog", "ServerRunning"),
+    "Crystal:Status",
     "CameraPVPrefix",  # this group has no macro for it
     *(prop.pvspec.name for prop in OperationRecords._pvs_.values()),
     *(prop.pvspec.name for prop in AutosaveRecords._pvs_.values()),
