@@ -176,6 +176,14 @@ def test_what_the_run_shows_is_posted(ioc: RecordsIoc, pva: PvaClient) -> None:
     assert state[-1]["alarm.severity"] == 0
 
 
+def test_limits_that_follow_the_frames_are_posted(ioc: RecordsIoc, pva: PvaClient) -> None:
+    seen = pva.monitor("OrthoZ")
+    wait_for(lambda: seen and seen[-1]["display.limitHigh"] == 2448, "the limits at first")
+    ioc.run.show(frame_shape=(600, 4096))
+    wait_for(lambda: seen[-1]["display.limitHigh"] == 599, "the limits of the frames")
+    assert seen[-1]["control.limitHigh"] == 599
+
+
 def test_texts_are_utf_8_and_arrays_as_long_as_put(
     ioc: RecordsIoc, pva: PvaClient, ca: Client
 ) -> None:

@@ -198,7 +198,7 @@ TRACKING: Panel = (
     [
         row(
             "Bragg peaks",
-            Link(crystal.SCREEN.name, "Peaks and maps", width=116, height=BUTTON),
+            Link(crystal.SCREEN.name, crystal.SCREEN.title, width=116, height=BUTTON),
             _state("Crystal:Start", 66),
             Readback("Crystal:TracksTotal", width=52),
             unit("tracks", 48),
