@@ -22,6 +22,7 @@ from tomostream_ioc.epics.access import OPEN, read_access_file, summary
 from tomostream_ioc.epics.autosave import Autosave
 from tomostream_ioc.epics.database import read_substitutions
 from tomostream_ioc.epics.group import TomoStreamGroup
+from tomostream_ioc.epics.lens import CaLensOptics
 from tomostream_ioc.epics.pva_crystal import PvaCrystal
 from tomostream_ioc.epics.pva_detector import PvaDetector
 from tomostream_ioc.epics.pva_records import PvaRecords
@@ -30,6 +31,7 @@ from tomostream_ioc.epics.pva_source import PvaSource
 from tomostream_ioc.epics.server import IocContext
 from tomostream_ioc.epics.table import as_text, pv_rows
 from tomostream_ioc.errors import ConfigError
+from tomostream_ioc.limits import raise_file_limit
 from tomostream_ioc.model.control import Engine
 from tomostream_ioc.model.crystal import PointSource
 from tomostream_ioc.picture import save_slices_png
@@ -75,6 +77,7 @@ class Program:
         Raises ConfigError: what the command line asks for can't be had here.
         """
         self._catch_signals()
+        raise_file_limit()
         # a frame waits for the GIL at most that long: with Python's 5 ms a busy thread costs frames
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         async with contextlib.AsyncExitStack() as stack:
@@ -118,6 +121,7 @@ class Program:
             _engine_factory(device, config.memory_limit),
             timeout_s=config.timeout_s,
             allocate=pinned_empty if device.startswith("cuda") else np.empty,
+            optics=CaLensOptics(config.lens_timeout_s),
         )
         crystal = CrystalRunner(_crystal_sources(), crystal_sink)
         group = TomoStreamGroup(
@@ -130,7 +134,9 @@ class Program:
         autosave = self._autosave(group)
         if autosave is not None:
             await autosave.status.show()  # the first client finds what went wrong
-        serving = await _serve(IocContext(group.pvdb, list(config.interfaces) or None))
+        server = IocContext(group.pvdb, list(config.interfaces) or None)
+        group.operation.watch(server.counts)
+        serving = await _serve(server)
         serving.add_done_callback(self._on_server_end)
         stack.push_async_callback(self._end_server, serving)
         log.info("%s", summary(self._security, config.access_security, config.interfaces))
@@ -175,7 +181,9 @@ class Program:
     def _catch_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, self._ending.set)
+            # nohup and a shell's background jobs have said that it is not for us
+            if number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self._ending.set)
 
     def _on_server_end(self, serving: asyncio.Task[None]) -> None:
         """Nobody asked the CA server to end: a program that no client reaches must not go on."""

@@ -66,6 +66,7 @@ class Config:
     seconds: float = math.inf
     png: Path | None = None
     timeout_s: float = 10.0
+    lens_timeout_s: float = 120.0
     log_level: str = "INFO"
     log_format: str = "text"
 
@@ -154,6 +155,14 @@ def build_parser() -> argparse.ArgumentParser:
         default=10.0,
         help="how long to wait for each channel when a run starts (default 10 s)",
     )
+    run.add_argument(
+        "--lens-timeout",
+        metavar="S",
+        type=float,
+        default=120.0,
+        help="how long a motor of the lens or the sample may take when the lens changes "
+        "(default 120 s)",
+    )
     run.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     run.add_argument(
         "--log-format",
@@ -204,6 +213,7 @@ def parse(argv: Sequence[str], read_substitutions: SubstitutionsReader | None = 
     macros = resolve_macros({**from_file, **given})
     _check_positive("--seconds", args.seconds)
     _check_positive("--timeout", args.timeout)
+    _check_positive("--lens-timeout", args.lens_timeout)
     _check_positive("--autosave-period", args.autosave_period)
     _check_positive("--autosave-sequence-period", args.autosave_sequence_period)
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", args.device):
@@ -237,6 +247,7 @@ def parse(argv: Sequence[str], read_substitutions: SubstitutionsReader | None = 
         seconds=math.inf if args.seconds is None else args.seconds,
         png=args.png,
         timeout_s=args.timeout,
+        lens_timeout_s=args.lens_timeout,
         log_level=args.log_level,
         log_format=args.log_format,
     )

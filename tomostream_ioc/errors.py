@@ -39,6 +39,10 @@ class CenterError(TomoStreamError):
     """The axis of rotation can't be looked for in the frames that are there."""
 
 
+class LensError(TomoStreamError):
+    """A change of lens can't be followed: what the optics say makes no sense."""
+
+
 class EngineError(TomoStreamError):
     """The reconstruction engine failed while running."""
 

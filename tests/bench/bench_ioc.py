@@ -21,38 +21,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-TESTS = Path(__file__).parent.parent
-sys.path.insert(0, str(TESTS))
+from live_stream import Detector, arm, ioc_options, losses  # first: it makes support importable
+from support.ports import ServerPorts, environment
+from support.processes import Child, Ioc, wait_for
 
-from support.ports import ServerPorts, environment  # noqa: E402
-from support.processes import Child, Ioc, wait_for  # noqa: E402
-
-ANGLES = 180
 TRIAL_S = 3.0
 TRIALS = 12
-
-
-class Detector(Child):
-    """The pvapy sender of the tests; ids go on from burst to burst."""
-
-    def __init__(self, ports: ServerPorts, rows: int, cols: int):
-        options = ["--rows", str(rows), "--cols", str(cols)]
-        super().__init__([str(TESTS / "pva" / "pvapy_sender.py"), *options], environment(ports))
-        self.expect("ready")
-        self.next_id = 1
-
-    def do(self, line: str, limit_s: float = 120.0) -> None:
-        self.say(line)
-        answer = self.expect("", limit_s)
-        if answer != f"ok {line}":
-            raise RuntimeError(answer)
-
-    def burst(self, count: int, hz: float) -> float:
-        """Send ``count`` frames; the rate that was really reached."""
-        began = time.monotonic()
-        self.do(f"burst {count} start={self.next_id} hz={hz:g}")
-        self.next_id += count
-        return count / (time.monotonic() - began)
 
 
 def highest_lossless(
@@ -131,8 +105,7 @@ def ioc_rate(ioc: Ioc, detector: Detector, start_hz: float) -> float:
         return ioc.slices.get(ioc.recon + "Z")[1]["attributes"]["NewestId"]
 
     def lost() -> int:
-        names = ("FramesMissed", "FramesDropped", "FramesRejected", "FramesDuplicate")
-        return sum(ioc.get(name) for name in names)
+        return sum(losses(ioc).values())
 
     return highest_lossless(start_hz, lost_in_burst)
 
@@ -161,22 +134,11 @@ def measure(
         detector.do("frame 1")
         detector.next_id = 2
         bare = bare_rate(ports, detector, depth, start_hz)
-        options = (
-            "--TOMO_SCAN= --IMAGE_P T:Image --THETA_PVA T:StreamTheta "
-            "--DARK_PVA T:StreamDarkFields --FLAT_PVA T:StreamFlatFields"
-        )
-        ioc = Ioc(folder, *options.split(), reach=(ports,))
+        ioc = Ioc(folder, *ioc_options(), reach=(ports,))
         try:
             ioc.expect("Ready")
             ioc.put("StreamBinning", f"{binning}x", wait=True)
-            detector.do("dark value=0")
-            detector.do("flat value=60000")
-            detector.do(f"theta {40 * ANGLES} step={180 / ANGLES}")
-            ioc.start()
-            ioc.wait_status("Arming")
-            wait_for(lambda: "Arming: asking" not in ioc.status(), 10)
-            detector.burst(ANGLES + 20, min(start_hz / 2, 100))
-            wait_for(lambda: ioc.status().startswith("Running"), 60, ioc.status())
+            arm(ioc, detector, min(start_hz / 2, 100))
             rate = ioc_rate(ioc, detector, start_hz)
             p50, p99 = latency(ioc, detector, min(latency_hz, 0.6 * max(rate, 1.0)))
         finally:

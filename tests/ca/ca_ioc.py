@@ -130,6 +130,7 @@ class Ioc:
             prepare(self.group)
         self.clients: list[Client] = []
         self._loop = asyncio.new_event_loop()
+        self.server: IocContext | None = None
         self._task: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._main, name="ioc")
 
@@ -139,7 +140,8 @@ class Ioc:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        server = IocContext(self.group.pvdb, ["127.0.0.1"], port=self.port)
+        server = self.server = IocContext(self.group.pvdb, ["127.0.0.1"], port=self.port)
+        self.group.operation.watch(server.counts)
         self._task = asyncio.create_task(server.run())
         await self._task
 

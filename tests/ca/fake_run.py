@@ -75,6 +75,9 @@ class FakeRun:
     def set_center_auto(self, on: bool) -> None:
         self.calls.append(("set_center_auto", on))
 
+    def set_lens_sync(self, on: bool) -> None:
+        self.calls.append(("set_lens_sync", on))
+
     def set_crosshair(self, on: bool) -> None:
         self.calls.append(("set_crosshair", on))
 

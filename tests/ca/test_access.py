@@ -206,7 +206,7 @@ def test_no_text_of_an_exception_reaches_a_client(
         patch.setattr(record, "put", broken)
         assert client.put(full, "5", notify=False) == f"{full}: internal error"
         assert client.put(full, "5") == 160  # ECA_PUTFAIL
-    assert caplog.text.count("RuntimeError: a secret of the program") == 3
+    assert caplog.text.count("RuntimeError: a secret of the program") == 2  # one line per cause
     assert "Traceback" in caplog.text
     assert client.read(full) == 0
     client.close()

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from ca_ioc import Client, Ioc, wait_for
 
+from tomostream_ioc.epics.operation_records import OperationRecords
+
 NORMAL, PUTFAIL, NO_WRITE_ACCESS = 1, 160, "refused by libca: 376"
 BAD_COUNT, TOO_LONG = "refused by libca: 176", "refused by libca: 186"
 
@@ -86,7 +88,7 @@ def test_what_can_not_be_stored_is_refused_and_changes_nothing(ioc: Ioc, client:
     assert client.put("Center", "5") == NORMAL
 
     def state() -> dict[str, Any]:
-        counting = ("Watchdog",)
+        counting = {"Watchdog", *(prop.pvspec.name for prop in OperationRecords._pvs_.values())}
         return {
             name: (r.value, *(r.field_values[field] for field in ("SEVR", "STAT", "DISP")))
             for name, r in ioc.group.records.items()

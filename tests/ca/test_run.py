@@ -246,14 +246,16 @@ def test_a_name_put_in_a_run_is_said_to_wait_for_the_next(
     assert client.get("DarkPVAName") == "other:dark"
 
 
-def test_lens_change_sync_is_kept_and_said_to_do_nothing(
-    ioc: Ioc, client: Client, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_lens_change_sync_is_told_to_the_run(ioc: Ioc, client: Client) -> None:
     assert client.put("LensChangeSync", "Yes") == ECA_NORMAL
     assert client.put("LensChangeSync", "No") == ECA_NORMAL
-    assert client.put("LensChangeSync", "Yes") == ECA_NORMAL
-    assert client.get("LensChangeSync") == 1
-    assert caplog.messages.count("LensChangeSync is kept but not acted upon yet") == 2
+    assert ioc.run.of("set_lens_sync") == [False, True, False]  # the first: as it was at boot
+    assert client.put("MctOpticsPVPrefix", "2bm:MCTOptics:") == ECA_NORMAL
+    assert client.put("SampleYPVName", "2bmHXP:m3") == ECA_NORMAL
+    client.start_put("StartRecon", "1")
+    wait_for(lambda: ioc.run.of("start"), "the run")
+    names, _ = ioc.run.of("start")[0]
+    assert (names.lens.mct_optics_prefix, names.lens.sample_y) == ("2bm:MCTOptics:", "2bmHXP:m3")
 
 
 def test_find_center_completes_for_every_client_when_the_search_ends(

@@ -70,3 +70,13 @@ def test_the_server_ends_with_its_tasks_and_leaves_its_port(ioc: Ioc) -> None:
         again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         again.bind(("127.0.0.1", ioc.port))
     assert free_port() != ioc.port
+
+
+def test_answers_are_not_held_back_by_nagle_s_algorithm(ioc: Ioc, client: Client) -> None:
+    assert client.get("CenterTweak") == 3
+    assert ioc.server is not None
+    writers = [circuit.client.writer for circuit in ioc.server.circuits]
+    assert writers
+    for writer in writers:
+        connection = writer.get_extra_info("socket")
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

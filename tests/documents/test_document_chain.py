@@ -30,8 +30,10 @@ from tomostream_ioc.documents import (
     CrystalMapper,
     ImageProcessor,
     MapsResult,
+    PeaksResult,
     PeakTracker,
     TrackLinker,
+    TracksResult,
     build_chain,
     read_maps,
     read_peaks,
@@ -44,6 +46,18 @@ N_POINTS = SHAPE[0] * SHAPE[1]
 MEMORY = 2 * SHAPE[1]
 
 
+def tables_of(stage):
+    """A list that grows by the table of each result."""
+    tables = []
+
+    def keep(result):
+        assert isinstance(result, PeaksResult | TracksResult)
+        tables.append(result.table)
+
+    stage.on_result = keep
+    return tables
+
+
 def scan(callback, make=InlineDetector, snake=True, args=()):
     """Run a grid scan; returns its documents."""
     documents = []
@@ -54,7 +68,7 @@ def scan(callback, make=InlineDetector, snake=True, args=()):
         engine.subscribe(callback)
     engine(
         grid_scan(
-            [make(slow, fast, *args)],
+            [make(slow, fast, *args)],  # type: ignore[list-item]
             slow, 0, SHAPE[0] - 1, SHAPE[0],
             fast, 0, SHAPE[1] - 1, SHAPE[1],
             snake_axes=snake,
@@ -201,9 +215,7 @@ def test_any_order_of_subscription(order, recorded_scan, checked):
 
 def test_tracks_are_those_of_linking_the_whole_table(recorded_scan):
     tracker, linker = PeakTracker(KEY, **LOCATE), TrackLinker(search_range=8, memory=MEMORY)
-    peaks, tracks = [], []
-    tracker.on_result = lambda result: peaks.append(result.table)
-    linker.on_result = lambda result: tracks.append(result.table)
+    peaks, tracks = tables_of(tracker), tables_of(linker)
     tracker.subscribe(linker)
     for name, doc in recorded_scan:
         tracker(name, doc)
@@ -247,8 +259,8 @@ def test_the_manual_verbatim(recorded_scan, db):
     assert list(peaks.columns) == [
         "y", "x", "mass", "size", "ecc", "signal", "raw_mass", "ep", "frame",
     ]  # fmt: skip
-    assert peaks["frame"].min() == 1
-    assert peaks["frame"].max() == N_POINTS
+    assert int(peaks["frame"].to_numpy().min()) == 1
+    assert int(peaks["frame"].to_numpy().max()) == N_POINTS
     assert len(set(tracks["particle"])) == len(SPOTS)
 
 
@@ -276,17 +288,18 @@ def test_replay_from_tiled_equals_live(kind, db, tmp_path):
     for name, doc in db[uid].documents():
         again(name, doc)
     assert not any(c.failed or c.missed or c.subscriber_errors for c in again.counts.values())
+    assert len(db.find(analysis_stage="track_linker", root_run_uid=uid)) == 2
     second = read_tracks(db, uid)
     assert second.equals(first)
-    np.testing.assert_array_equal(read_maps(db, uid).maps, read_maps(db, uid).maps)
+    assert_maps(read_maps(db, uid))
 
     # the processed images, out of the database, are a run to find peaks in again
     images = db.find(analysis_stage="image_processor", root_run_uid=uid)[0]
     stored = db.client[images]["primary"][KEY].read()
     assert stored.shape == (N_POINTS, *PIXELS)
     assert stored.dtype == np.float32
-    tracker, tables = PeakTracker(KEY, **LOCATE), []
-    tracker.on_result = lambda result: tables.append(result.table)
+    tracker = PeakTracker(KEY, **LOCATE)
+    tables = tables_of(tracker)
     for name, doc in db[images].documents():
         tracker(name, doc)
     assert sum(map(len, tables)) == n_peaks()

@@ -15,8 +15,10 @@ FRAME_TYPES = {"Projection": 0, "FlatField": 1, "DarkField": 2}
 class Script(Child):
     """A sender whose commands are lines."""
 
-    def __init__(self, script: str, ports: ServerPorts, *options: str):
-        super().__init__([str(PVA_TESTS / script), *options], environment(ports))
+    def __init__(
+        self, script: str, ports: ServerPorts, *options: str, env: dict[str, str] | None = None
+    ):
+        super().__init__([str(PVA_TESTS / script), *options], env or environment(ports))
         self.expect("ready", 30.0)
 
     def do(self, line: str) -> None:
@@ -31,10 +33,17 @@ class Script(Child):
 class Rig:
     """Detector, tomoScan and IOC; frames are numbered from 1 in each run.
 
-    ``more`` are further options of the IOC.
+    ``more`` are further options of the IOC, ``others`` further servers that it is to reach.
     """
 
-    def __init__(self, folder: Path, *more: str, rows: int = ROWS, cols: int = COLS):
+    def __init__(
+        self,
+        folder: Path,
+        *more: str,
+        rows: int = ROWS,
+        cols: int = COLS,
+        others: tuple[ServerPorts, ...] = (),
+    ):
         self._size = rows, cols
         self.detector_ports = ServerPorts()
         self.tomoscan_ports = ServerPorts()
@@ -44,7 +53,7 @@ class Rig:
             "--TOMO_SCAN T:TS: --IMAGE_P T:TS:PvaPluginPVPrefix --THETA_PVA T:StreamTheta "
             "--DARK_PVA T:StreamDarkFields --FLAT_PVA T:StreamFlatFields --timeout 8"
         )
-        reach = (self.detector_ports, self.tomoscan_ports)
+        reach = (self.detector_ports, self.tomoscan_ports, *others)
         self.ioc = Ioc(folder, *options.split(), *more, reach=reach)
         self.ioc.expect("Ready")
         for record in ("Center", "OrthoX", "OrthoY"):

@@ -27,14 +27,19 @@ def folder(tmp_path_factory, rod):
     return folder
 
 
+class Detector(Child):
+    """A pvapy server that sends the rod's images."""
+
+    def __init__(self, scan: Path):
+        self.ports = ServerPorts()
+        super().__init__(
+            [PVAPY_SENDER, "--prefix", "det:", "--frames", str(scan)], environment(self.ports)
+        )
+
+
 @pytest.fixture(scope="module")
 def detector(folder):
-    ports = ServerPorts()
-    sender = Child(
-        [PVAPY_SENDER, "--prefix", "det:", "--frames", str(folder / "scan.npy")],
-        environment(ports),
-    )
-    sender.ports = ports
+    sender = Detector(folder / "scan.npy")
     sender.expect("ready")
     yield sender
     sender.close()

@@ -160,6 +160,24 @@ class FakeEngine:
         self.released = True
 
 
+class FakeOptics:
+    """A lens that the test changes by hand."""
+
+    def __init__(self):
+        self.names = None
+        self.handler = None
+        self.crossings = []
+
+    def open(self, names, handler):
+        self.names, self.handler = names, handler
+
+    def follow(self, crossing):
+        self.crossings.append(crossing)
+
+    def close(self):
+        self.handler = None
+
+
 class FakeSearch:
     def __init__(self, found, steps):
         self.found, self.steps = found, steps
@@ -197,7 +215,10 @@ def rig():
                 self.engines.append(FakeEngine(*args))
                 return self.engines[-1]
 
-            self.runner = Runner(self.source, self.sink, make_engine, timeout_s=0.3)
+            self.optics = FakeOptics()
+            self.runner = Runner(
+                self.source, self.sink, make_engine, timeout_s=0.3, optics=self.optics
+            )
             self.runner.set_listener(self.listener)
             self.runner.start_thread()
 
@@ -212,8 +233,8 @@ def rig():
         def state(self):
             return self.runner.status().state
 
-        def run(self, params=PARAMS):
-            run_id = self.runner.start(NAMES, params)
+        def run(self, params=PARAMS, names=NAMES):
+            run_id = self.runner.start(names, params)
             wait_for(lambda: self.source.handler is not None)
             self.source.send()
             wait_for(lambda: self.state() is RunState.RUNNING)

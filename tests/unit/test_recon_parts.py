@@ -1,5 +1,7 @@
 """What the engine is made of: shares of the half turn, memory, devices, worker threads."""
 
+import os
+import sys
 import threading
 
 import numpy as np
@@ -100,4 +102,17 @@ def test_heart_beats_while_workers_work():
         workers.map(piece, range(100))
     assert len(beats) == 3
     assert len(begun) < 30
+    workers.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+def test_workers_give_way_to_the_threads_that_serve_clients():
+    workers = Workers(lambda: None, 1)
+
+    def priority(_):
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    own = priority(None)
+    assert workers.map(priority, [0]) == [min(own + 5, 19)]
+    assert priority(None) == own
     workers.close()

@@ -134,7 +134,7 @@ class Search:
         for dtype in (np.uint16, np.uint8):
             BackgroundSubtractor()(np.zeros((2, 2), dtype))
         with self._new_locator((0, 0)) as locator:
-            locator.warm_up(np.float32)
+            locator.warm_up("float32")
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Whether the background is of images of this shape; True without one."""

@@ -200,7 +200,7 @@ class CrystalRecords(PVGroup):
     crystal_memory = declare(
         Longout,
         "Crystal:Memory",
-        "Points a spot may be gone, -1 = a row",
+        "Points a spot may be gone, -1 = by grid",
         value=_START.memory,
         EGU="points",
         LOPR=-1,

@@ -223,7 +223,7 @@ class TomoStreamRecords(PVGroup):
     frames_skipped = declare(
         Longout,
         "FramesSkipped",
-        "Dark and flat frames, no loss",
+        "Dark, flat and lens change: no loss",
         value=0,
         read_only=True,
         EGU="frames",

@@ -17,7 +17,7 @@ from tomostream_ioc.epics.records import Mbbo
 from tomostream_ioc.epics.reporter import RunReporter
 from tomostream_ioc.epics.wire import PutError, check_text
 from tomostream_ioc.errors import ConfigError, ParameterError
-from tomostream_ioc.model.control import ChannelNames, RunControl
+from tomostream_ioc.model.control import ChannelNames, LensNames, RunControl
 from tomostream_ioc.model.crystal import CrystalControl, NoCrystal
 from tomostream_ioc.model.params import ReconParams
 
@@ -40,7 +40,18 @@ PARAMETERS: dict[str, str] = {
 }
 
 # read when a run starts
-NAMES = ("tomoscan_prefix", "image_pva", "dark_pva", "flat_pva", "theta_pva")
+NAMES = (
+    "tomoscan_prefix",
+    "image_pva",
+    "dark_pva",
+    "flat_pva",
+    "theta_pva",
+    "mct_optics_prefix",
+    "sample_tomo_0deg",
+    "sample_tomo_90deg",
+    "sample_y",
+    "roi_plugin_prefix",
+)
 
 log = logging.getLogger(__name__)
 
@@ -140,6 +151,13 @@ class TomoStreamGroup(IocRecords):
             dark_pva=self.dark_pva.value,
             flat_pva=self.flat_pva.value,
             theta_pva=self.theta_pva.value,
+            lens=LensNames(
+                mct_optics_prefix=self.mct_optics_prefix.value,
+                sample_tomo_0deg=self.sample_tomo_0deg.value,
+                sample_tomo_90deg=self.sample_tomo_90deg.value,
+                sample_y=self.sample_y.value,
+                roi_plugin_prefix=self.roi_plugin_prefix.value,
+            ),
         )
 
     def check_setting(self, record: Record, value: Any) -> None:
@@ -201,8 +219,7 @@ class TomoStreamGroup(IocRecords):
             log.info("%s = %r takes effect at the next start", instance.pvname, value)
 
     async def _put_lens_change_sync(self, instance: Record, value: int) -> None:
-        if value:
-            log.warning("LensChangeSync is kept but not acted upon yet")
+        self.control.set_lens_sync(bool(value))
 
     async def _put_crosshair(self, instance: Record, value: int) -> None:
         self.control.set_crosshair(bool(value))
@@ -249,6 +266,7 @@ class TomoStreamGroup(IocRecords):
             self.control.set_output(self.recon_pva.value)
         self.control.set_crosshair(bool(self.crosshair.value))
         self.control.set_center_auto(bool(self.center_auto.value))
+        self.control.set_lens_sync(bool(self.lens_change_sync.value))
         self.reporter.open()
         self.operation.open()
         self.crystal.open()

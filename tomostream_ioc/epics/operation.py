@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import psutil
@@ -18,6 +19,7 @@ from tomostream_ioc.epics.wire import INT32_MAX
 
 if TYPE_CHECKING:
     from tomostream_ioc.epics.operation_records import OperationRecords
+    from tomostream_ioc.epics.server import ClientCounts
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,11 @@ class OperationReporter:
         self._process = psutil.Process()
         self._task: asyncio.Task[None] | None = None
         self._began_s = 0.0
+        self._counts: Callable[[], ClientCounts] | None = None
+
+    def watch(self, counts: Callable[[], ClientCounts]) -> None:
+        """Show what the CA server counts."""
+        self._counts = counts
 
     def open(self) -> None:
         """Start, on the running loop."""
@@ -89,6 +96,11 @@ class OperationReporter:
         await show(records.heartbeat, beats + 1 if beats < INT32_MAX else 1)
         await show(records.uptime, uptime_text(time.monotonic() - self._began_s))
         await show(records.time_of_day, time.strftime(_TIME_FORMAT))
+        if self._counts is not None:
+            counts = self._counts()
+            await show(records.ca_clients, counts.clients)
+            await show(records.ca_channels, counts.channels)
+            await show(records.ca_bad_clients, min(counts.bad, INT32_MAX))
         if with_load:
             load = self._process.cpu_percent() / _cores()
             await show(records.cpu_load, min(load, 100.0))

@@ -42,6 +42,13 @@ class OperationRecords(PVGroup):
     host_memory_free = declare(
         Ao, "MEM_FREE", "Memory that the host has left", value=0.0, read_only=True, EGU="byte"
     )
+    ca_clients = declare(Longout, "CA_CLNT_CNT", "Number of CA clients", value=0, read_only=True)
+    ca_channels = declare(
+        Longout, "CA_CONN_CNT", "Number of CA connections", value=0, read_only=True
+    )
+    ca_bad_clients = declare(
+        Longout, "CA_BAD_CNT", "CA clients disconnected: bad messages", value=0, read_only=True
+    )
     process_id = declare(Longout, "PROCESS_ID", "Process ID", value=0, read_only=True)
     hostname = declare(Stringout, "HOSTNAME", "Host name", value="", read_only=True)
     version = declare(Stringout, "VERSION", "Version of tomostream_ioc", value="", read_only=True)

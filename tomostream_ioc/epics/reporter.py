@@ -145,6 +145,7 @@ class RunReporter:
         await show(group.ortho_x, params.ortho_x)
         await show(group.ortho_y, params.ortho_y)
         await show(group.ortho_z, params.ortho_z)
+        await show(group.pixel_size, params.pixel_size_um)
 
     async def show_running(self) -> None:
         await show(self._group.start_recon, int(self.running))

@@ -44,6 +44,17 @@ class Alarm:
 
 
 @dataclass(frozen=True, slots=True)
+class LensNames:
+    """What belongs to a change of lens; '' where there is none."""
+
+    mct_optics_prefix: str = ""
+    sample_tomo_0deg: str = ""
+    sample_tomo_90deg: str = ""
+    sample_y: str = ""
+    roi_plugin_prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelNames:
     """The names that a run reads, snapshot from the records when it starts."""
 
@@ -52,6 +63,7 @@ class ChannelNames:
     dark_pva: str
     flat_pva: str
     theta_pva: str
+    lens: LensNames = LensNames()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +155,10 @@ class RunControl(Protocol):
 
     def set_center_auto(self, on: bool) -> None:
         """Put what is found into Center, and search once in a run when the ring is full."""
+        ...
+
+    def set_lens_sync(self, on: bool) -> None:
+        """Keep the slices' crossing in view when the lens changes, by moving the sample."""
         ...
 
     def set_output(self, channel: str) -> None:

@@ -13,7 +13,7 @@ class FrameCounts:
     received: decoded whole, before any test of order or type. rejected: not usable (sizes, codec,
     no angle, ...). missed: never came (gap in the unique ids). duplicate: came twice. disordered:
     came after a later one. dropped: came, but the engine was too slow to take it. skipped: dark
-    and flat frames (FrameType not Projection), which are no loss.
+    and flat frames (FrameType not Projection) and frames of a change of lens, which are no loss.
     """
 
     received: int = 0

@@ -31,7 +31,7 @@ class PeakParams:
 
     ``diameter``, ``separation`` and ``search_range`` in pixels, ``percentile`` of the brightness
     0..100, ``min_mass`` in counts, ``max_peaks`` 0 for all, ``memory`` in points: how long a spot
-    may be gone and still be the same, -1 for the length of a row of a snaked scan.
+    may be gone and still be the same, -1 for as long as the grid of the scan can hide it.
 
     Raises ParameterError: a value that nothing can be found with.
     """
@@ -65,7 +65,7 @@ class PeakParams:
             raise ParameterError(f"Quantize {self.quantize!r}: give one of {', '.join(QUANTIZE)}")
         if self.memory < -1 or self.memory > _LONGEST_ROW:
             raise ParameterError(
-                f"Memory {self.memory}: give -1 for the length of a row, or 0 to {_LONGEST_ROW}"
+                f"Memory {self.memory}: give -1 for what the grid asks for, or 0 to {_LONGEST_ROW}"
             )
 
 

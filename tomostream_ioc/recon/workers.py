@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TypeVar
@@ -12,6 +15,8 @@ _Result = TypeVar("_Result")
 _HEARTBEAT_S = 0.2
 #: pieces of work per thread: the others go on where one is interrupted
 _PIECES = 4
+#: how much lower than the process's the priority of the threads is; the lowest there is
+_NICE, _LOWEST = 5, 19
 
 
 def usable_cpus() -> int:
@@ -19,6 +24,20 @@ def usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _give_way() -> None:
+    """Let threads that serve clients or take frames interrupt this one at once.
+
+    A kernel runs for milliseconds, an answer takes a fraction of one: with the same priority it
+    would wait for the end of a time slice. Linux has priorities of single threads; elsewhere
+    nothing changes.
+    """
+    if sys.platform == "linux":
+        own = threading.get_native_id()
+        lower = os.getpriority(os.PRIO_PROCESS, own) + _NICE
+        with contextlib.suppress(OSError):  # forbidden here: a pool must not break of that
+            os.setpriority(os.PRIO_PROCESS, own, min(lower, _LOWEST))
 
 
 class Workers:
@@ -31,7 +50,7 @@ class Workers:
     def __init__(self, heartbeat: Callable[[], None], n_threads: int | None = None):
         self.n_threads = n_threads or usable_cpus()
         self._heartbeat = heartbeat
-        self._pool = ThreadPoolExecutor(self.n_threads, "recon")
+        self._pool = ThreadPoolExecutor(self.n_threads, "recon", initializer=_give_way)
 
     def beat(self) -> None:
         """Call the heartbeat between pieces of work that are short each; raises what it raises."""

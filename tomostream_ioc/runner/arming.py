@@ -15,6 +15,7 @@ from tomostream_ioc.model.control import Engine, Severity, StreamSource
 from tomostream_ioc.model.notices import Notices
 from tomostream_ioc.runner.board import Board, Cancelled, Job, ParamStore
 from tomostream_ioc.runner.intake import FIELD_RECORDS, ArmedScan, Intake
+from tomostream_ioc.runner.lens import LensSync
 
 #: (n_angles, n_rows, n_cols, dtype, heartbeat) -> Engine; heartbeat may raise to cancel long work
 EngineFactory = Callable[[int, int, int, np.dtype, Callable[[], None]], Engine]
@@ -45,12 +46,14 @@ class Arming:
         make_engine: EngineFactory,
         board: Board,
         params: ParamStore,
+        lens: LensSync,
         timeout_s: float,
     ):
         self._source = source
         self._make_engine = make_engine
         self._board = board
         self._params = params
+        self._lens = lens
         self._timeout_s = timeout_s
 
     def arm(self, job: Job, intake: Intake) -> Armed:
@@ -107,7 +110,7 @@ class Arming:
         while True:
             self._wait(
                 job,
-                lambda: intake.scan is not None,
+                lambda: intake.scan is not None and not self._lens.pending,
                 limit_s,
                 "Arming: waiting for the first projection",
                 why,
@@ -135,6 +138,9 @@ class Arming:
         deadline = time.monotonic() + limit_s
         while not there():
             self._board.beat(job)
+            if self._lens.pending:  # nothing is shown that could be kept in view
+                self._lens.follow(job, None, "Arming")
+                deadline = time.monotonic() + limit_s
             if hold():
                 deadline = time.monotonic() + limit_s
             self._board.message = f"{message} ({why()})" if hold() else message

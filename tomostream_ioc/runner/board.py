@@ -12,6 +12,7 @@ from tomostream_ioc.errors import ArmingError
 from tomostream_ioc.model.binning import Place, binned_shape, check_binning
 from tomostream_ioc.model.control import ChannelNames, MemoryUse, RunListener, RunStatus
 from tomostream_ioc.model.counters import Counters
+from tomostream_ioc.model.lens import Crossing, middle
 from tomostream_ioc.model.notices import Notices
 from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.rates import Rate
@@ -176,6 +177,30 @@ class ParamStore:
                 here = replace(Place.of(params), center=center)
                 center = here.rebinned(binning, self._binning, self._frame_shape).center
             params = self._params = replace(params, center=center)
+        if self.listener is not None:
+            self.listener.params_changed(params)
+
+    def crossing(self) -> Crossing | None:
+        """Where the slices cross; None as long as no frame has come."""
+        with self._lock:
+            if self._params is None or self._frame_shape is None:
+                return None
+            return Crossing.of(self._params, self._frame_shape, self._binning)
+
+    def follow_lens(self, axes: frozenset[str], pixel_um: float | None) -> None:
+        """The slices across ``axes`` go to the middle, and the pixel has another size."""
+        with self._lock:
+            params = self._params
+            if params is None:
+                return
+            if axes and self._frame_shape is not None:
+                places = middle(binned_shape(self._frame_shape, self._binning))
+                at = dict(zip("xyz", places, strict=True))
+                params = replace(params, **{f"ortho_{axis}": at[axis] for axis in axes})
+                self._rebinned = None
+            if pixel_um is not None:
+                params = replace(params, pixel_size_um=pixel_um)
+            self._params = params
         if self.listener is not None:
             self.listener.params_changed(params)
 

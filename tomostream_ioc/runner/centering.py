@@ -57,6 +57,7 @@ class Centering:
             self._fail(reason)
 
     def new_run(self) -> None:
+        """The axis may be anywhere, and is looked for anew: also with another lens."""
         self._done_by_itself = False
 
     def work(self, armed: Armed) -> bool:

@@ -102,6 +102,8 @@ class Intake:
         self._stray_count = 0
         self._fields: dict[str, np.ndarray] = {}
         self._changed_fields: set[str] = set()
+        self._paused = False
+        self._fields_before: frozenset[str] = frozenset()
         self.connected: dict[str, bool] = {}
         self.last_frame_s = 0.0  # time.monotonic(); 0 = none yet
 
@@ -131,6 +133,24 @@ class Intake:
             if self._scan is scan:
                 self._scan = self._stray = None
 
+    def pause(self) -> None:
+        """The lens changes: frames are only counted (skipped) until `resume`. From any thread."""
+        with self._lock:
+            self._paused = True
+            self._fields_before = frozenset(self._fields)
+
+    def resume(self) -> ArmedScan | None:
+        """Frames are of another lens now, and the next one arms anew; returns the scan so far."""
+        with self._lock:
+            self._paused = False
+            scan, self._scan, self._stray = self._scan, None, None
+            return scan
+
+    @property
+    def fields_before(self) -> frozenset[str]:
+        """Dark and flat fields that were taken with the lens before."""
+        return self._fields_before
+
     def field(self, kind: str) -> np.ndarray | None:
         """The newest dark or flat field, whatever its size."""
         with self._lock:
@@ -155,7 +175,7 @@ class Intake:
             index = self._follow(frame.unique_id)
             if index is None:
                 return
-            if self._frame_type != "Projection":
+            if self._paused or self._frame_type != "Projection":
                 self._counters.add(skipped=1)
                 return
             scan = self._scan or self._arm_for(frame)
@@ -198,6 +218,7 @@ class Intake:
     def on_field(self, kind: str, field: np.ndarray) -> None:
         with self._lock:
             self._fields[kind] = field
+            self._fields_before -= {kind}
             self._changed_fields.add(kind)
         self._wake.set()
 

@@ -19,13 +19,15 @@ from tomostream_ioc.model.control import (
     SliceSink,
     StreamSource,
 )
+from tomostream_ioc.model.lens import LensOptics
 from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.slices import SliceMeta, Slices
 from tomostream_ioc.model.state import RunState
 from tomostream_ioc.runner.arming import Arming, EngineFactory
 from tomostream_ioc.runner.board import Board, Cancelled, Job, ParamStore
 from tomostream_ioc.runner.centering import Centering
-from tomostream_ioc.runner.intake import FIELD_RECORDS, Intake
+from tomostream_ioc.runner.intake import FIELD_RECORDS, ArmedScan, Intake
+from tomostream_ioc.runner.lens import LensSync
 from tomostream_ioc.runner.staging import Allocate
 from tomostream_ioc.runner.streaming import Streaming
 
@@ -33,14 +35,15 @@ log = logging.getLogger(__name__)
 
 _IDLE_TICK_S = 0.2
 _NOT_RUNNING = "no frames are being reconstructed: put StartRecon to Acquire first"
-_NOT_YET = "the run is being armed: try again when ReconStatus says Running"
+_NOT_YET = "the run is being armed or is paused: try again when ReconStatus says Running"
 
 
 class Runner:
     """Implements RunControl. `start_thread` first, `shutdown` last.
 
     ``timeout_s`` bounds the wait for each channel while arming. ``allocate(shape, dtype)`` gives
-    the memory that frames wait in (pinned where the engine is on a GPU).
+    the memory that frames wait in (pinned where the engine is on a GPU). ``optics`` tell of changes
+    of the lens.
     """
 
     def __init__(
@@ -51,15 +54,17 @@ class Runner:
         *,
         timeout_s: float = 10.0,
         allocate: Allocate = np.empty,
+        optics: LensOptics | None = None,
     ):
         self._source = source
         self._sink = sink
         self._allocate = allocate
         self._board = Board()
         self._params = ParamStore(self._board.wake)
-        self._arming = Arming(source, make_engine, self._board, self._params, timeout_s)
+        self._lens = LensSync(optics, self._board, self._params)
+        self._arming = Arming(source, make_engine, self._board, self._params, self._lens, timeout_s)
         self._centering = Centering(self._board, self._params)
-        self._streaming = Streaming(sink, self._board, self._params, self._centering)
+        self._streaming = Streaming(sink, self._board, self._params, self._centering, self._lens)
         self._engine: Engine | None = None
         self._lock = threading.Lock()
         self._job: Job | None = None
@@ -104,12 +109,16 @@ class Runner:
         search_id = self._centering.request()
         state = self._board.machine.state
         if state is not RunState.RUNNING:
-            self._centering.refuse(_NOT_YET if state is RunState.ARMING else _NOT_RUNNING)
+            not_yet = state in (RunState.ARMING, RunState.PAUSED)
+            self._centering.refuse(_NOT_YET if not_yet else _NOT_RUNNING)
         return search_id
 
     def set_center_auto(self, on: bool) -> None:
         self._centering.auto = on
         self._board.wake.set()
+
+    def set_lens_sync(self, on: bool) -> None:
+        self._lens.set_sync(on)
 
     def set_output(self, channel: str) -> None:
         self._sink.set_output(channel)
@@ -171,11 +180,14 @@ class Runner:
         board.machine.to(RunState.ARMING)
         try:
             board.beat(job)
+            self._lens.open(job.names.lens, intake)
             armed = self._arming.arm(job, intake)
             while True:
                 self._engine = armed.engine
                 board.machine.to(RunState.RUNNING)
                 reason = self._streaming.stream(job, intake, armed)
+                if self._lens.pending:
+                    reason = self._pause(job, armed.scan)
                 board.machine.to(RunState.ARMING)
                 self._centering.stop(f"{reason}: starting anew")
                 del armed  # its ring and its queue are not needed while the next ones are made
@@ -202,10 +214,19 @@ class Runner:
         if self._params.listener is not None:
             self._params.listener.run_ended(job.run_id)
 
+    def _pause(self, job: Job, scan: ArmedScan) -> str:
+        """Until the lens is there; returns why the run must be armed again."""
+        self._board.machine.to(RunState.PAUSED)
+        self._centering.stop("the lens changes")
+        reason = self._lens.follow(job, scan)
+        self._centering.new_run()
+        return reason
+
     def _end(self, state: RunState, message: str) -> None:
         if state is RunState.IDLE:
             self._board.machine.to(RunState.STOPPING)
         self._source.close()
+        self._lens.close()
         self._release_engine()
         for record in (*FIELD_RECORDS.values(), "FrameRate", "TomoScanPVPrefix"):
             self._board.notices.clear_alarm(record)

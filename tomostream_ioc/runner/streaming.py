@@ -15,6 +15,7 @@ from tomostream_ioc.runner.arming import Armed, set_field
 from tomostream_ioc.runner.board import Board, Job, ParamStore
 from tomostream_ioc.runner.centering import Centering
 from tomostream_ioc.runner.intake import EPOCH_IDS, ArmedScan, Intake
+from tomostream_ioc.runner.lens import LensSync
 from tomostream_ioc.runner.staging import Batch
 
 #: bytes of frames that the engine takes at once, and the most frames of them
@@ -33,8 +34,16 @@ _STALL_S = 5.0
 class Streaming:
     """Takes frames from the intake while there are any, and shows slices in between."""
 
-    def __init__(self, sink: SliceSink, board: Board, params: ParamStore, centering: Centering):
+    def __init__(
+        self,
+        sink: SliceSink,
+        board: Board,
+        params: ParamStore,
+        centering: Centering,
+        lens: LensSync,
+    ):
         self._sink = sink
+        self._lens = lens
         self._centering = centering
         self._board = board
         self._params = params
@@ -43,6 +52,8 @@ class Streaming:
 
     def stream(self, job: Job, intake: Intake, armed: Armed) -> str:
         """Run until the stream changes so that it must be armed again; returns why.
+
+        Also returns when a lens was selected; frames that wait are left where they are.
 
         Raises Cancelled when the job was aborted, and whatever the engine raises.
         """
@@ -56,6 +67,8 @@ class Streaming:
         reason = ""
         while True:
             self._board.beat(job)
+            if self._lens.pending:
+                return ""
             reason = reason or intake.take_rearm_reason(scan)
             params, binning = self._params.snapshot()
             if binning != scan.binning:
@@ -115,6 +128,9 @@ class Streaming:
             parts.append(f"{n_filled} of {capacity} angles so far")
         if not armed.engine.has_flat:
             parts.append("no flat field yet, using a uniform one")
+        if intake.fields_before:
+            fields = " and ".join(sorted(intake.fields_before))
+            parts.append(f"{fields} of the lens before: take new ones")
         if intake.frame_type != "Projection":
             parts.append(f"FrameType is {intake.frame_type}: waiting for projections")
         if self._refused:
@@ -124,8 +140,7 @@ class Streaming:
             )
         else:
             self._board.notices.clear_alarm("ReconStatus")
-        if self._board.memory.note:
-            parts.append(self._board.memory.note)
+        parts += [part for part in (self._board.memory.note, self._lens.note) if part]
         if intake.connected.get("tomoscan") is False:
             parts.append("tomoScan does not answer: FrameType may be old")
         parts += [part for part in (self._watch(intake), self._clipped) if part]

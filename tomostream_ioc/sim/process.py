@@ -74,8 +74,9 @@ def make_source(config: SimConfig) -> FrameSource:
 async def _serve(config: SimConfig, source: FrameSource, parent: int) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a shell's background job has it
+        loop.add_signal_handler(signal.SIGINT, stop.set)
 
     channels = Channels(config.names.channels)
     plan = FaultPlan(config.seed, config.faults)

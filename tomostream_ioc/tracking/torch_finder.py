@@ -74,7 +74,8 @@ class TorchFinder:
         finite = torch.isfinite(pixels).all(dim=2).all(dim=1)
         highest = smooth.amax(dim=(1, 2))  # (k,)
         top = float(np.iinfo(settings.levels_dtype).max)
-        scale = torch.where(highest > 0, top / highest, 1.0)
+        # of a number by a tensor torch makes a reciprocal, and the highest pixel misses its level
+        scale = torch.where(highest > 0, torch.full_like(highest, top) / highest, 1.0)
         levels = (smooth * scale[:, None, None]).clamp(0, top).to(self._levels_dtype)
         del smooth
         threshold = self._percentile(levels)  # (k,), NaN where all is black
