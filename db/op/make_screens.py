@@ -11,12 +11,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from screens import adl, bob, ioc, pv_names, tomostream
+from screens import adl, bob, crystal, ioc, pv_names, tomostream
 from screens.widgets import Screen
 
 FOLDER = Path(__file__).resolve().parent
 #: all screens of the product; a new one is a module in screens/ and a line here
-SCREENS: list[Screen] = [tomostream.SCREEN, pv_names.SCREEN, ioc.SCREEN]
+SCREENS: list[Screen] = [tomostream.SCREEN, crystal.SCREEN, pv_names.SCREEN, ioc.SCREEN]
 
 
 def files() -> dict[Path, str]:

@@ -176,6 +176,34 @@ def test_parameters_that_the_run_changes_are_shown_and_not_sent_back(
     assert ioc.run.of("set_params")[-1].center == 611.5
 
 
+def test_limits_of_the_slices_follow_the_frames_and_clip_nothing(ioc: Ioc, client: Client) -> None:
+    def limits(record: str) -> list[tuple[float, float]]:
+        control = client.describe(record)["ctrl"]
+        return [
+            (control[f"lower_{kind}_limit"], control[f"upper_{kind}_limit"])
+            for kind in ("disp", "ctrl")
+        ]
+
+    properties = client.monitor("OrthoX", mask=8)  # DBE_PROPERTY
+    first = client.seen(properties, at_least=1)
+    assert limits("OrthoX") == limits("OrthoZ") == [(0, 2448)] * 2
+    client.put("OrthoX", "3000")
+    ioc.run.show(frame_shape=(600, 4096))
+    wait_for(lambda: client.get("OrthoZ.HOPR") == 599, "the limits of the frames")
+    assert limits("OrthoX") == limits("OrthoY") == [(0, 4095)] * 2
+    assert limits("OrthoZ") == [(0, 599)] * 2
+    assert client.seen(properties, at_least=len(first) + 1)[len(first) :] == [3000]
+    assert client.put("OrthoZ", "700") == ECA_NORMAL
+    assert client.get("OrthoZ") == 700
+    # what a client sets holds as long as frames have this size
+    client.put("OrthoX.HOPR", "100")
+    ioc.run.show(recon_time_s=0.5)
+    wait_for(lambda: client.get("ReconTime") == 0.5, "a later status")
+    assert client.get("OrthoX.HOPR") == 100
+    ioc.run.show(frame_shape=(300, 2048))
+    wait_for(lambda: client.get("OrthoX.HOPR") == 2047, "the limits of other frames")
+
+
 def test_server_running_stops_within_five_seconds_of_a_hung_engine(
     ioc: Ioc, client: Client
 ) -> None:

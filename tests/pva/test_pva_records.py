@@ -31,6 +31,7 @@ SHOWN = {
     *("CenterFound", "CenterConfidence", "MemoryPolicy", "MemoryUsed", "BadPixels"),
     *(f"Frames{what}" for what in ("Received", "Rejected", "Missed", "Duplicate", "Disordered")),
     *("FramesDropped", "FramesSkipped", "Watchdog", "ServerRunning"),
+    "Crystal:Status",
     "CameraPVPrefix",  # this group has no macro for it
     *(prop.pvspec.name for prop in OperationRecords._pvs_.values()),
     *(prop.pvspec.name for prop in AutosaveRecords._pvs_.values()),
@@ -173,6 +174,14 @@ def test_what_the_run_shows_is_posted(ioc: RecordsIoc, pva: PvaClient) -> None:
     ioc.run.end()
     wait_for(lambda: state[-1]["value.index"] == 0, "Done")
     assert state[-1]["alarm.severity"] == 0
+
+
+def test_limits_that_follow_the_frames_are_posted(ioc: RecordsIoc, pva: PvaClient) -> None:
+    seen = pva.monitor("OrthoZ")
+    wait_for(lambda: seen and seen[-1]["display.limitHigh"] == 2448, "the limits at first")
+    ioc.run.show(frame_shape=(600, 4096))
+    wait_for(lambda: seen[-1]["display.limitHigh"] == 599, "the limits of the frames")
+    assert seen[-1]["control.limitHigh"] == 599
 
 
 def test_texts_are_utf_8_and_arrays_as_long_as_put(

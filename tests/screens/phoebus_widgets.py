@@ -78,6 +78,12 @@ def actions(element: Element) -> bool:
     )
 
 
+def columns(element: Element) -> bool:
+    """Columns of a table."""
+    column = structure(name=text, width=integer, editable=boolean, options=structure(option=text))
+    return all(entry.tag == "column" and column(entry) for entry in element)
+
+
 BASE: dict[str, Check] = {
     "name": text,
     "x": integer,
@@ -170,6 +176,18 @@ WIDGETS: dict[str, tuple[str, dict[str, Check]]] = {
         {**PV, "bit": integer, "off_color": colour, "on_color": colour, "square": boolean},
     ),
     "action_button": ("3.0.0", {**PV, **TEXT_COLOURS, **ALIGNED, "text": text, "enabled": boolean}),
+    "table": (
+        "2.0.0",
+        {
+            **PV,
+            **TEXT_COLOURS,
+            "show_toolbar": boolean,
+            "columns": columns,
+            "editable": boolean,
+            "row_selection_mode": boolean,
+            "selection_pv": text,
+        },
+    ),
     "image": (
         "2.0.0",
         {

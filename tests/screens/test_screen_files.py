@@ -13,8 +13,12 @@ import pytest
 import screen_files
 from screen_files import ADL, BOB, OP, PREFIX
 
-#: what shows images; MEDM has none, so that only Phoebus has these channels
-RECON = "pva://$(RECON=$(P)$(R)StreamRecon)"
+from tomostream_ioc.epics.pva_crystal import TRACK_COLUMNS
+
+#: images and tables; MEDM shows none, so that only Phoebus has these channels
+PVA = "pva://"
+RECON = f"{PVA}$(RECON=$(P)$(R)StreamRecon)"
+CRYSTAL = f"{PVA}{PREFIX}Crystal:"
 
 
 def each(paths):
@@ -38,11 +42,11 @@ def served() -> set[str]:
 def records(paths: list[Path]) -> set[str]:
     """Records that the screens show, without prefix and field."""
     names = {name for path in paths for name in screen_files.pvs(path)}
-    return {name.removeprefix(PREFIX).split(".")[0] for name in names if RECON not in name}
+    return {name.removeprefix(PREFIX).split(".")[0] for name in names if not name.startswith(PVA)}
 
 
 def test_both_programs_have_the_same_screens():
-    names = {"tomoStream", "tomoStreamEPICS_PVs", "tomoStreamIOC"}
+    names = {"tomoStream", "crystal", "tomoStreamEPICS_PVs", "tomoStreamIOC"}
     assert {path.stem for path in ADL} >= names
     assert {path.stem for path in BOB} == {path.stem for path in ADL}
 
@@ -65,7 +69,7 @@ def test_each_pv_has_the_macros_of_its_prefix(path):
     names = screen_files.pvs(path)
     assert names
     for name in names:
-        assert name.startswith((PREFIX, RECON)), name
+        assert name.startswith((PREFIX, RECON, CRYSTAL)), name
 
 
 @each(ADL + BOB)
@@ -149,6 +153,26 @@ def test_a_click_in_a_slice_moves_the_two_others():
         # without the crosshair, each movement of the mouse would be written
         assert images[name].findtext("cursor_crosshair") == "true"
         assert images[name].findtext("limits_from_pv") == "true"
+
+
+def test_map_image_and_table_of_peak_tracking_are_shown():
+    (path,) = (path for path in BOB if path.stem == "crystal")
+    root = screen_files.bob(path)
+    shown = {widget.findtext("pv_name"): widget.get("type") for widget in root.iterfind("widget")}
+    assert {name: kind for name, kind in shown.items() if name and name.startswith(PVA)} == {
+        f"{CRYSTAL}Map": "image",
+        f"{CRYSTAL}Processed": "image",
+        f"{CRYSTAL}Tracks": "table",
+    }
+    (table,) = root.iterfind("widget[@type='table']")
+    assert table.findtext("editable") == "false"
+    columns = table.findall("columns/column")
+    # Phoebus gives widths by place, whatever the names
+    assert tuple(column.findtext("name") for column in columns) == TRACK_COLUMNS
+    assert {column.findtext("editable") for column in columns} == {"false"}
+    scroll_bar = 15
+    widths = sum(int(column.findtext("width", "")) for column in columns)
+    assert widths + scroll_bar <= int(table.findtext("width", ""))
 
 
 @each(BOB)

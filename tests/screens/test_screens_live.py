@@ -14,12 +14,16 @@ import pytest
 import screen_files
 from p4p.client.thread import Context
 from screen_files import ADL, BOB, OP, PREFIX
-from support.ports import environment
-from support.processes import wait_for
+from support.ports import ServerPorts, environment
+from support.processes import Child, Ioc, wait_for
+
+from tomostream_ioc.epics.pva_crystal import TRACK_COLUMNS
+from tomostream_ioc.tracking.rod import CrystalRod
 
 #: the IOC, and for each client a Python with Qt, start within one test
 pytestmark = pytest.mark.timeout(240)
 HERE = Path(__file__).parent
+PVAPY_SENDER = HERE.parent / "pva" / "pvapy_sender.py"
 LIMIT_S = 30.0
 
 
@@ -137,3 +141,81 @@ def test_a_position_between_pixels_is_taken_as_the_pixel(ioc):
     with Context("pva", conf=environment(reach=(ioc.ports,)), useenv=False) as context:
         context.put(f"{ioc.prefix}OrthoX", 21.7, timeout=LIMIT_S)
     ioc.wait_value("OrthoX", 21)
+
+
+@pytest.fixture(scope="module")
+def rod():
+    """A crystal, scanned on a grid."""
+    return CrystalRod((8, 10), image_shape=(128, 128), n_grains=3, seed=3)
+
+
+@pytest.fixture(scope="module")
+def detector_ports() -> ServerPorts:
+    return ServerPorts()
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory, rod, detector_ports):
+    """Sends the images of the scan when it is told to."""
+    scan = tmp_path_factory.mktemp("detector") / "scan.npy"
+    np.save(scan, np.concatenate([rod.frames(number) for number in range(1, rod.n_points + 1)]))
+    arguments = [str(PVAPY_SENDER), "--prefix", "det:", "--frames", str(scan)]
+    sender = Child(arguments, environment(detector_ports))
+    try:
+        sender.expect("ready")
+        yield sender
+    finally:
+        sender.close()
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory, rod, detector, detector_ports):
+    """The IOC, ready to track the peaks of that scan."""
+    folder = tmp_path_factory.mktemp("tracking")
+    background = folder / "background.npy"
+    np.save(background, rod.truth.background)
+    ioc = Ioc(folder, "--CRYSTAL_PVA", "det:Image", reach=(detector_ports,))
+    try:
+        ioc.expect("Ready", 100)
+        rows, columns = rod.grid.shape
+        for record, value in {
+            "Rows": rows,
+            "Columns": columns,
+            "BackgroundFile": str(background),
+            "Diameter": 11,
+            "Separation": 16,
+            "MinMass": 1500,
+            "SearchRange": 5,
+            "MapOf": "Brightest track",
+        }.items():
+            ioc.put(f"Crystal:{record}", value, wait=True)
+        yield ioc
+    finally:
+        ioc.close()
+
+
+def test_a_scan_is_tracked_from_the_screen(tracking, converted, pictures, tmp_path, rod, detector):
+    ioc, ui = tracking, converted / "crystal.ui"
+    pydm(ioc, ui, tmp_path / "start.png", "Start")
+    wait_for(lambda: "waiting" in ioc.get("Crystal:Status", True), 100)
+    detector.say(f"burst {rod.n_points} hz=20")
+    detector.expect("ok burst")
+    ioc.wait_value("Crystal:Points", rod.n_points)
+    seen = pydm(ioc, ui, pictures / "screens_crystal_tracking.png")
+    assert (seen["empty"], seen["cut"]) == ([], [])
+    map_, _ = ioc.slices.get(f"{ioc.prefix}Crystal:Map")
+    assert map_.shape == rod.grid.shape
+    assert map_.max() > 0
+    image, _ = ioc.slices.get(f"{ioc.prefix}Crystal:Processed")
+    assert image.shape == rod.image_shape
+    assert table_labels(ioc, "Crystal:Tracks") == list(TRACK_COLUMNS)
+    pydm(ioc, ui, tmp_path / "abort.png", "Abort")
+    ioc.wait_value("Crystal:Start", 0)
+
+
+def table_labels(ioc, channel: str) -> list[str]:
+    """Names of the columns, as Phoebus' table widget takes them."""
+    with Context("pva", conf=environment(reach=(ioc.ports,)), useenv=False, nt=False) as context:
+        value: Any = context.get(ioc.prefix + channel, timeout=LIMIT_S)
+    assert value.getID() == "epics:nt/NTTable:1.0"
+    return list(value["labels"])

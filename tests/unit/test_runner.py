@@ -170,7 +170,9 @@ def test_more_frames_than_the_queue_holds_are_dropped_and_counted(rig):
 
 
 def test_stray_frames_are_rejected_and_a_sustained_change_rearms_and_scales(rig):
+    assert rig.runner.status().frame_shape is None
     rig.run()
+    assert rig.runner.status().frame_shape == (8, 16)
     rig.source.send(shape=(4, 8))
     rig.source.send()
     assert rig.counts.rejected == 1
@@ -180,6 +182,7 @@ def test_stray_frames_are_rejected_and_a_sustained_change_rearms_and_scales(rig)
     wait_for(lambda: len(rig.engines) == 2 and rig.state() is RunState.RUNNING)
     assert rig.engines[0].released
     assert rig.engine.shape == (18, 4, 8, np.dtype("uint16"))
+    assert rig.runner.status().frame_shape == (4, 8)
     assert rig.counts.rejected == 4
     scaled = rig.listener.changed[-1]
     assert (scaled.center, scaled.ortho_x, scaled.ortho_z) == (3.75, 4, 2)

@@ -148,6 +148,7 @@ def test_a_binning_put_while_the_run_arms_is_that_of_its_engine(rig):
     wait_for(lambda: rig.state() is RunState.RUNNING)
     rig.source.send()
     wait_for(lambda: rig.engine.params and rig.engine.shape[1:3] == (4, 8))
+    assert rig.runner.status().frame_shape == (4, 8)
     assert place(rig) == Place(4.0, 6, 3, 2)
 
 

@@ -95,7 +95,6 @@ class CrystalRecords(PVGroup):
         Waveform,
         "Crystal:BackgroundFile",
         "Image to subtract: .npy .h5 .tif",
-        value=b"",
         FTVL="UCHAR",
         NELM=256,
     )

@@ -55,6 +55,7 @@ class RunReporter:
         self._alarmed: set[str] = set()  # records (names without prefix) with an alarm of the run
         self._was_alive: bool | None = None
         self._fed_s = -math.inf
+        self._frame_shape: tuple[int, int] | None = None  # that the limits are of
 
     # --- life -----------------------------------------------------------------------------
 
@@ -203,10 +204,29 @@ class RunReporter:
         )
         for record, value in shown:
             await show(record, value)
-        for name in self._alarmed | status.alarms.keys():
+        # an alarm of something that is no record is in the status alone
+        for name in group.records.keys() & (self._alarmed | status.alarms.keys()):
             await group.records[name].set_alarm(status.alarms.get(name))
         self._alarmed = set(status.alarms)
+        await self._show_limits(status.frame_shape)
         await self._feed(status)
+
+    async def _show_limits(self, frame_shape: tuple[int, int] | None) -> None:
+        """The slices' display limits follow the frames, so that sliders reach all of them.
+
+        Puts outside are accepted as before. What a client writes to HOPR stays until the frames
+        have another size.
+        """
+        if frame_shape is None or frame_shape == self._frame_shape:
+            return
+        self._frame_shape = frame_shape
+        group, (n_rows, n_cols) = self._group, frame_shape
+        for record, size in (
+            (group.ortho_x, n_cols),
+            (group.ortho_y, n_cols),
+            (group.ortho_z, n_rows),
+        ):
+            await record.put_field("HOPR", size - 1)
 
     async def _feed(self, status: RunStatus) -> None:
         """Set Watchdog to 5 once a second while the engine lives, to 0 once when it does not."""

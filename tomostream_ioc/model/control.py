@@ -92,6 +92,8 @@ class RunStatus:
     latency_s: float = 0.0  # newest frame's arrival -> its slices posted
     center_found: float = 0.0  # detector column of the axis that the last search found
     center_confidence: float = 0.0  # 0..1, of that; 0 when the search failed
+    # (n_rows, n_cols) of the frames that are reconstructed, binned; None before the first run
+    frame_shape: tuple[int, int] | None = None
     # time.monotonic() of the engine thread's last sign of life; the watchdog is fed from it
     heartbeat_s: float = 0.0
     # record name without prefix -> its alarm; a record that is absent has none from the run

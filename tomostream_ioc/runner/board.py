@@ -144,6 +144,13 @@ class ParamStore:
     def binning(self) -> int:
         return self._binning
 
+    @property
+    def frame_shape(self) -> tuple[int, int] | None:
+        """(n_rows, n_cols) of the frames after binning; None before the first."""
+        with self._lock:
+            shape, binning = self._frame_shape, self._binning
+        return None if shape is None else binned_shape(shape, binning)
+
     def put(self, params: ReconParams) -> None:
         """A user's change."""
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import replace
 
 import numpy as np
 
@@ -126,7 +127,7 @@ class Runner:
         self._sink.set_crosshair(on)
 
     def status(self) -> RunStatus:
-        return self._board.status(self._run_ids)
+        return replace(self._board.status(self._run_ids), frame_shape=self._params.frame_shape)
 
     def last_slices(self) -> tuple[Slices, SliceMeta] | None:
         """What was published last, in this run or an earlier one."""

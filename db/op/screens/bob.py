@@ -19,6 +19,7 @@ from screens.widgets import (
     Readback,
     Screen,
     Slider,
+    Table,
     Widget,
     rgb,
 )
@@ -162,7 +163,9 @@ def _widget(display: ElementTree.Element, widget: Widget) -> None:
             _font(element)
             _colour(element, "background_color", "button")
         case Image():
-            _image(begin("image", f"slice {widget.channel}"), widget)
+            _image(begin("image", widget.source + widget.channel), widget)
+        case Table():
+            _table(begin("table", widget.source), widget)
         case _:
             raise TypeError(f"Phoebus has no {type(widget).__name__}")
 
@@ -183,3 +186,16 @@ def _image(element: ElementTree.Element, widget: Image) -> None:
         _set(element, "x_pv", _pv(widget.x_pv))
         _set(element, "y_pv", _pv(widget.y_pv))
         _set(element, "cursor_crosshair", True)
+
+
+def _table(element: ElementTree.Element, widget: Table) -> None:
+    _font(element)
+    columns = _set(element, "columns", None)
+    for name, width in widget.columns:
+        # Phoebus takes names from the table itself, and these widths in its order
+        column = _set(columns, "column", None)
+        _set(column, "name", name)
+        _set(column, "width", width)
+        _set(column, "editable", False)
+    _set(element, "pv_name", widget.source)
+    _set(element, "editable", False)

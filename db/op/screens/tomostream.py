@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from screens import ioc, pv_names
+from screens import crystal, ioc, pv_names
 from screens.layout import (
     BANNER_HEIGHT,
     MARGIN,
@@ -193,6 +193,19 @@ FRAMES: Panel = (
     ],
 )
 
+TRACKING: Panel = (
+    "Peak tracking",
+    [
+        row(
+            "Bragg peaks",
+            Link(crystal.SCREEN.name, crystal.SCREEN.title, width=116, height=BUTTON),
+            _state("Crystal:Start", 66),
+            Readback("Crystal:TracksTotal", width=52),
+            unit("tracks", 48),
+        )
+    ],
+)
+
 PROCESS: Panel = (
     "IOC",
     [
@@ -232,7 +245,7 @@ def _main() -> Screen:
     top = BANNER_HEIGHT + MARGIN
     run = panel("Run", MARGIN, top, WIDTH - 2 * MARGIN, LABEL, RUN)
     below = top + panel_height(RUN) + MARGIN
-    columns = [[AXIS, SLICES, RECONSTRUCTION, PHASE], [STREAM, FRAMES, PROCESS]]
+    columns = [[AXIS, SLICES, RECONSTRUCTION, PHASE], [STREAM, FRAMES, TRACKING, PROCESS]]
     end = below + max(stack_height(panels) for panels in columns)
     widgets = [*banner("tomoStream", WIDTH), *run]
     for number, panels in enumerate(columns):

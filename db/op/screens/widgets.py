@@ -169,6 +169,17 @@ class Image(Widget):
 
 
 @dataclass(frozen=True)
+class Table(Widget):
+    """A PVA table, NTTable, with the names of its columns and their widths in pixels.
+
+    ``source`` is the whole address. Phoebus only: MEDM shows no tables.
+    """
+
+    source: str = ""
+    columns: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
 class Screen:
     """A window: what both programs show, and what stands in Phoebus alone, to the right of it."""
 
