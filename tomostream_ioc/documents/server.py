@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -45,13 +46,11 @@ class Server:
         if db is not None and record_raw:
             self._dispatcher.subscribe(self._record)
         self._dispatcher.subscribe(chain)
-        self._peaks: dict[str, int] = {}
-        self._roots: dict[str, str] = {}
+        self._peaks: Counter[str] = Counter()  # by raw run
+        self._roots: dict[str, str] = {}  # raw run by uid of a derived run or descriptor
         chain.processor.subscribe(self._began, "start")
-        chain.tracker.subscribe(self._note_root, "start")
-        chain.tracker.subscribe(self._note_peaks, "stop")
-        chain.mapper.subscribe(self._note_root, "start")
-        chain.mapper.subscribe(self._ended, "stop")
+        chain.tracker.subscribe(self._note_peaks)
+        chain.mapper.subscribe(self._note_maps)
 
     def run(
         self, ending: Callable[[], bool], on_tick: Callable[[], None], tick_s: float = _TICK_S
@@ -124,15 +123,22 @@ class Server:
         shape = " x ".join(str(n) for n in doc.get("shape", ()))
         self._say(f"Run {doc['root_run_uid']} began{f': {shape} points' if shape else ''}")
 
-    def _note_root(self, _: str, doc: Any) -> None:
-        self._roots[doc["uid"]] = doc["root_run_uid"]
+    def _note_peaks(self, name: str, doc: Any) -> None:
+        if name == "start":
+            self._roots[doc["uid"]] = doc["root_run_uid"]
+        elif name == "descriptor":
+            self._roots[doc["uid"]] = self._roots.get(doc["run_start"], "")
+        elif name == "event_page":
+            self._peaks[self._roots.get(doc["descriptor"], "")] += len(doc["seq_num"])
 
-    def _note_peaks(self, _: str, doc: Any) -> None:
-        root = self._roots.pop(doc["run_start"], "")
-        self._peaks[root] = (doc.get("num_events") or {}).get("primary", 0)
-
-    def _ended(self, _: str, doc: Any) -> None:
-        root = self._roots.pop(doc["run_start"], "")
-        maps = (doc.get("num_events") or {}).get("primary", 0)
+    def _note_maps(self, name: str, doc: Any) -> None:
+        if name == "start":
+            self._roots[doc["uid"]] = doc["root_run_uid"]
+        if name != "stop":
+            return
+        root = self._roots.get(doc["run_start"], "")
+        n_maps = (doc.get("num_events") or {}).get("primary", 0)
         whole = "whole" if doc["exit_status"] == "success" else f"partial ({doc.get('reason')})"
-        self._say(f"Run {root} is {whole}: {self._peaks.pop(root, 0)} peaks, {maps} maps")
+        self._say(f"Run {root} is {whole}: {self._peaks.pop(root, 0)} peaks, {n_maps} maps")
+        for uid in [uid for uid, owner in self._roots.items() if owner == root]:
+            del self._roots[uid]

@@ -27,6 +27,7 @@ from tomostream_ioc.documents.transport import DocumentPublisher, DocumentReceiv
 from tomostream_ioc.documents.transport.address import Address, prefix_bytes
 from tomostream_ioc.documents.transport.proxy import HIGH_WATER
 from tomostream_ioc.documents.transport.serializer import loads, loads_with_pickle
+from tomostream_ioc.documents.warm_up import warm_up
 from tomostream_ioc.errors import ConfigError, TrackingError
 from tomostream_ioc.tracking import average_frames
 
@@ -137,8 +138,9 @@ def run(args: argparse.Namespace) -> int:
     check_reach(address, keys, pickles=args.allow_pickle)
     out = None if args.out is None else Address.parse(args.out, "--out")
     background = None if args.background is None else read_background(args.background)
-    _chain(args, background, None)  # what it can't use is said before anything is opened
     ending = Ending()
+    # what it can't use is said before anything is opened
+    warm_up(lambda background: _chain(args, background, None), args.key)
     with contextlib.ExitStack() as stack:
         db = _database(args, stack)
         receiver = DocumentReceiver(
@@ -217,10 +219,7 @@ def read_background(path: Path) -> np.ndarray:
         image = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ConfigError(f"--background {path} can't be read: {error}") from error
-    if (
-        not isinstance(image, np.ndarray)
-        or image.dtype.kind not in "biuf"
-        or image.ndim not in (2, 3)
-    ):
+    usable = isinstance(image, np.ndarray) and image.dtype.kind in "biuf" and image.ndim in (2, 3)
+    if not usable:
         raise ConfigError(f"--background {path}: an array of one image, or of frames, is needed")
     return average_frames(image) if image.ndim == 3 else image

@@ -31,7 +31,7 @@ def dumps(doc: Mapping[str, Any]) -> bytes:
     """
     try:
         return msgpack.packb(doc, default=_encode, use_bin_type=True)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (TypeError, ValueError, OverflowError, WireError) as error:
         raise WireError(
             f"The document can't be sent: {error}. Documents hold numbers, text, lists, mappings"
             " and arrays of numbers or text."
