@@ -70,7 +70,7 @@ def uid_of(line: str) -> str:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """One scan live and sent again, one with pixels in files, and one that the server's end cuts."""
+    """A scan live and sent again, one with pixels in files, and one that the server's end cuts."""
     site = Site(tmp_path_factory.mktemp("site"))
     try:
         first = site.start(

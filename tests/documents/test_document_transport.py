@@ -58,7 +58,7 @@ class Proxy(Child):
 def proxy():
     child = Proxy("--high-water", "10000")  # all of a flood comes through
     yield child
-    assert child.close() == 0, child.output
+    assert child.close(LIMIT_S) == 0, child.output
 
 
 @pytest.fixture
@@ -371,5 +371,5 @@ def test_curve_lets_in_whom_it_knows(tmp_path, checked):
         listener.close()
         publisher.close(0.0)
     finally:
-        assert proxy.close() == 0, proxy.output
+        assert proxy.close(LIMIT_S) == 0, proxy.output
     assert sys.platform == "win32" or (keys.folder / "server.key_secret").stat().st_mode & 0o77 == 0

@@ -140,7 +140,10 @@ def run(args: argparse.Namespace) -> int:
     background = None if args.background is None else read_background(args.background)
     ending = Ending()
     # what it can't use is said before anything is opened
-    warm_up(lambda background: _chain(args, background, None), args.key)
+    try:
+        warm_up(lambda image: _chain(args, image, None), args.key)
+    except TrackingError as error:
+        raise ConfigError(str(error)) from error
     with contextlib.ExitStack() as stack:
         db = _database(args, stack)
         receiver = DocumentReceiver(
