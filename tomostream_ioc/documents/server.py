@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from tomostream_ioc.documents.background_writer import BackgroundWriter
 from tomostream_ioc.documents.counts import StageCounts
-from tomostream_ioc.documents.database import Database
 from tomostream_ioc.documents.dispatch import Dispatcher
 from tomostream_ioc.documents.pipeline import Pipeline
 from tomostream_ioc.documents.transport.receiver import DocumentReceiver
@@ -22,8 +22,8 @@ _TICK_S = 0.2
 class Server:
     """Feeds ``chain`` with what ``receiver`` hears.
 
-    db : keeps the raw runs too, where ``record_raw``; one that it holds already, as a run that is
-        sent again out of it, is not written twice
+    writer : what the stages record with. It keeps the raw runs too, where ``record_raw``; one that
+        the database holds already, as a run that is sent again out of it, is not written twice
     say : gets a line when a run begins or ends
     """
 
@@ -32,7 +32,7 @@ class Server:
         receiver: DocumentReceiver,
         chain: Pipeline,
         *,
-        db: Database | None = None,
+        writer: BackgroundWriter | None = None,
         record_raw: bool = False,
         say: Callable[[str], None] = log.info,
     ):
@@ -40,10 +40,10 @@ class Server:
         self.chain = chain
         self.raw_counts = StageCounts()
         self._say = say
-        self._db = db
+        self._writer = writer
         self._recorded: dict[str, str] = {}  # of what is being recorded: run by descriptor or uid
         self._dispatcher = Dispatcher(self.raw_counts)
-        if db is not None and record_raw:
+        if writer is not None and record_raw:
             self._dispatcher.subscribe(self._record)
         self._dispatcher.subscribe(chain)
         self._peaks: Counter[str] = Counter()  # by raw run
@@ -86,7 +86,8 @@ class Server:
             "repeated": images.repeated,
             "refused": heard.refused,
             "not recorded": self.raw_counts.subscriber_errors
-            + sum(counts.subscriber_errors for counts in stages),
+            + sum(counts.subscriber_errors for counts in stages)
+            + (0 if self._writer is None else self._writer.failed),
         }
         return (
             f"{where}frames {peaks.processed} {pace.rate_hz:.1f}/s{latency}"
@@ -98,10 +99,10 @@ class Server:
 
     def _record(self, name: str, doc: Any) -> None:
         """Of runs whose start came: Tiled can't keep the rest of one."""
-        if self._db is None:
+        if self._writer is None:
             return
         if name == "start":
-            if doc["uid"] in self._db:
+            if doc["uid"] in self._writer.db:
                 log.info("Run %s is in the database already; it is not written again", doc["uid"])
                 return
             self._recorded[doc["uid"]] = doc["uid"]
@@ -113,7 +114,7 @@ class Server:
                 return
             if "uid" in doc and name in ("descriptor", "resource", "stream_resource"):
                 self._recorded[doc["uid"]] = owner
-        self._db.insert(name, doc)
+        self._writer.insert(name, doc)
         if name == "stop":
             owner = doc["run_start"]
             for uid in [uid for uid, run in self._recorded.items() if run == owner]:
@@ -136,6 +137,8 @@ class Server:
             self._roots[doc["uid"]] = doc["root_run_uid"]
         if name != "stop":
             return
+        if self._writer is not None:
+            self._writer.flush()  # who reads that the run is there may look for it
         root = self._roots.get(doc["run_start"], "")
         n_maps = (doc.get("num_events") or {}).get("primary", 0)
         whole = "whole" if doc["exit_status"] == "success" else f"partial ({doc.get('reason')})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from tomostream_ioc.arguments import count, not_negative, positive, whole
 from tomostream_ioc.console import StatusLine, say
+from tomostream_ioc.documents.background_writer import BackgroundWriter
 from tomostream_ioc.documents.commands.ending import Ending
 from tomostream_ioc.documents.commands.options import (
     FORMAT_HELP,
@@ -33,6 +35,7 @@ from tomostream_ioc.tracking import average_frames
 
 log = logging.getLogger(__name__)
 
+_SWITCH_INTERVAL_S = 0.0005
 _LOCATE = ("percentile", "separation", "minmass", "noise_size", "smoothing_size", "threshold")
 
 
@@ -139,6 +142,8 @@ def run(args: argparse.Namespace) -> int:
     out = None if args.out is None else Address.parse(args.out, "--out")
     background = None if args.background is None else read_background(args.background)
     ending = Ending()
+    # the kernels wait for the GIL at most that long; Python's 5 ms cost frames while others write
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     # what it can't use is said before anything is opened
     try:
         warm_up(lambda image: _chain(args, image, None), args.key)
@@ -153,7 +158,10 @@ def run(args: argparse.Namespace) -> int:
             keys=keys,
             high_water=args.high_water,
         )
-        chain = _chain(args, background, db)
+        writer = None if db is None else BackgroundWriter(db)
+        if writer is not None:
+            stack.callback(writer.close)
+        chain = _chain(args, background, writer)
         if out is not None:
             publisher = DocumentPublisher(
                 out, prefix=prefix_bytes(args.out_prefix), keys=keys, lossless=False
@@ -163,7 +171,11 @@ def run(args: argparse.Namespace) -> int:
                 stage.subscribe(publisher)
         line = StatusLine()
         server = Server(
-            receiver, chain, db=db, record_raw=args.record_raw, say=lambda text: line.say(text)
+            receiver,
+            chain,
+            writer=writer,
+            record_raw=args.record_raw,
+            say=lambda text: line.say(text),
         )
         if args.allow_pickle:
             log.warning("Pickled documents are taken: whoever can publish can run code here")
