@@ -42,7 +42,7 @@ from tomostream_ioc.tracking import locate
 from tomostream_ioc.tracking.rod import CrystalRod
 
 KEY = "dexela_image"
-LOCATE = {"percentile": 80, "separation": 100}
+LOCATE: dict[str, Any] = {"percentile": 80, "separation": 100}
 DIAMETER = 15
 ROW = 10
 _LIMIT_S = 120.0

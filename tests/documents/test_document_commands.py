@@ -111,8 +111,8 @@ def site(tmp_path_factory):
         assert "began" in began
         wait_for(lambda: frames_so_far(server) > 3 * SHAPE[0] * SHAPE[1] + 10, LIMIT_S)
         server.signal(signal.SIGTERM)
-        assert server.wait(LIMIT_S) == 0, server.output
         slow.signal(signal.SIGTERM)
+        assert server.wait(LIMIT_S) == 0, server.output
         assert slow.wait(LIMIT_S) == 0, slow.output
         site.slow, site.server = slow, server
         site.proxy.signal(signal.SIGINT)
