@@ -15,6 +15,9 @@ from pythonjsonlogger.json import JsonFormatter
 from tomostream_ioc.model.control import RunStatus
 from tomostream_ioc.model.state import RunState
 
+#: what libraries tell of their own work
+_CHATTER = ("caproto", "matplotlib", "numba", "tiled", "alembic", "httpx", "bluesky")
+
 
 def say(text: str, end: str = "\n") -> None:
     """Print at once. A reader that has gone (a closed terminal, `| head`) is no error."""
@@ -57,8 +60,8 @@ def set_up_logging(level: str, log_format: str = "text") -> None:
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
-    # the servers' chatter about clients is not the user's
-    for name in ("caproto", "matplotlib", "numba", "asyncio"):
+    # libraries' chatter, as of servers about clients, is not the user's
+    for name in (*_CHATTER, "asyncio"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
 
 

@@ -89,11 +89,7 @@ class FrameFile:
                 "shape": list(grid.shape),
                 "snaking": list(grid.snaking),
                 "num_points": n_points,
-                **(
-                    {}
-                    if None in grid.extents
-                    else {"extents": [list(e) for e in grid.extents if e]}
-                ),
+                **_extents(grid),
             }
         )
         yield "start", bundle.start_doc
@@ -138,3 +134,8 @@ class FrameFile:
         extents = np.asarray(attributes.get("extents", ()), np.float64)
         pairs = tuple((float(a), float(b)) for a, b in extents) if extents.size else ()
         return ScanGrid(tuple(shape), pairs, tuple(snaking[: len(shape)]))
+
+
+def _extents(grid: ScanGrid) -> dict[str, Any]:
+    pairs = [list(pair) for pair in grid.extents if pair is not None]
+    return {"extents": pairs} if len(pairs) == len(grid.shape) else {}

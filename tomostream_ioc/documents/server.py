@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from tomostream_ioc.documents.background_writer import BackgroundWriter
 from tomostream_ioc.documents.counts import StageCounts
-from tomostream_ioc.documents.database import Database
 from tomostream_ioc.documents.dispatch import Dispatcher
 from tomostream_ioc.documents.pipeline import Pipeline
 from tomostream_ioc.documents.transport.receiver import DocumentReceiver
@@ -21,8 +22,8 @@ _TICK_S = 0.2
 class Server:
     """Feeds ``chain`` with what ``receiver`` hears.
 
-    db : keeps the raw runs too, where ``record_raw``; one that it holds already, as a run that is
-        sent again out of it, is not written twice
+    writer : what the stages record with. It keeps the raw runs too, where ``record_raw``; one that
+        the database holds already, as a run that is sent again out of it, is not written twice
     say : gets a line when a run begins or ends
     """
 
@@ -31,7 +32,7 @@ class Server:
         receiver: DocumentReceiver,
         chain: Pipeline,
         *,
-        db: Database | None = None,
+        writer: BackgroundWriter | None = None,
         record_raw: bool = False,
         say: Callable[[str], None] = log.info,
     ):
@@ -39,19 +40,17 @@ class Server:
         self.chain = chain
         self.raw_counts = StageCounts()
         self._say = say
-        self._db = db
+        self._writer = writer
         self._recorded: dict[str, str] = {}  # of what is being recorded: run by descriptor or uid
         self._dispatcher = Dispatcher(self.raw_counts)
-        if db is not None and record_raw:
+        if writer is not None and record_raw:
             self._dispatcher.subscribe(self._record)
         self._dispatcher.subscribe(chain)
-        self._peaks: dict[str, int] = {}
-        self._roots: dict[str, str] = {}
+        self._peaks: Counter[str] = Counter()  # by raw run
+        self._roots: dict[str, str] = {}  # raw run by uid of a derived run or descriptor
         chain.processor.subscribe(self._began, "start")
-        chain.tracker.subscribe(self._note_root, "start")
-        chain.tracker.subscribe(self._note_peaks, "stop")
-        chain.mapper.subscribe(self._note_root, "start")
-        chain.mapper.subscribe(self._ended, "stop")
+        chain.tracker.subscribe(self._note_peaks)
+        chain.mapper.subscribe(self._note_maps)
 
     def run(
         self, ending: Callable[[], bool], on_tick: Callable[[], None], tick_s: float = _TICK_S
@@ -87,7 +86,8 @@ class Server:
             "repeated": images.repeated,
             "refused": heard.refused,
             "not recorded": self.raw_counts.subscriber_errors
-            + sum(counts.subscriber_errors for counts in stages),
+            + sum(counts.subscriber_errors for counts in stages)
+            + (0 if self._writer is None else self._writer.failed),
         }
         return (
             f"{where}frames {peaks.processed} {pace.rate_hz:.1f}/s{latency}"
@@ -99,10 +99,10 @@ class Server:
 
     def _record(self, name: str, doc: Any) -> None:
         """Of runs whose start came: Tiled can't keep the rest of one."""
-        if self._db is None:
+        if self._writer is None:
             return
         if name == "start":
-            if doc["uid"] in self._db:
+            if doc["uid"] in self._writer.db:
                 log.info("Run %s is in the database already; it is not written again", doc["uid"])
                 return
             self._recorded[doc["uid"]] = doc["uid"]
@@ -114,7 +114,7 @@ class Server:
                 return
             if "uid" in doc and name in ("descriptor", "resource", "stream_resource"):
                 self._recorded[doc["uid"]] = owner
-        self._db.insert(name, doc)
+        self._writer.insert(name, doc)
         if name == "stop":
             owner = doc["run_start"]
             for uid in [uid for uid, run in self._recorded.items() if run == owner]:
@@ -124,15 +124,24 @@ class Server:
         shape = " x ".join(str(n) for n in doc.get("shape", ()))
         self._say(f"Run {doc['root_run_uid']} began{f': {shape} points' if shape else ''}")
 
-    def _note_root(self, _: str, doc: Any) -> None:
-        self._roots[doc["uid"]] = doc["root_run_uid"]
+    def _note_peaks(self, name: str, doc: Any) -> None:
+        if name == "start":
+            self._roots[doc["uid"]] = doc["root_run_uid"]
+        elif name == "descriptor":
+            self._roots[doc["uid"]] = self._roots.get(doc["run_start"], "")
+        elif name == "event_page":
+            self._peaks[self._roots.get(doc["descriptor"], "")] += len(doc["seq_num"])
 
-    def _note_peaks(self, _: str, doc: Any) -> None:
-        root = self._roots.pop(doc["run_start"], "")
-        self._peaks[root] = (doc.get("num_events") or {}).get("primary", 0)
-
-    def _ended(self, _: str, doc: Any) -> None:
-        root = self._roots.pop(doc["run_start"], "")
-        maps = (doc.get("num_events") or {}).get("primary", 0)
+    def _note_maps(self, name: str, doc: Any) -> None:
+        if name == "start":
+            self._roots[doc["uid"]] = doc["root_run_uid"]
+        if name != "stop":
+            return
+        if self._writer is not None:
+            self._writer.flush()  # who reads that the run is there may look for it
+        root = self._roots.get(doc["run_start"], "")
+        n_maps = (doc.get("num_events") or {}).get("primary", 0)
         whole = "whole" if doc["exit_status"] == "success" else f"partial ({doc.get('reason')})"
-        self._say(f"Run {root} is {whole}: {self._peaks.pop(root, 0)} peaks, {maps} maps")
+        self._say(f"Run {root} is {whole}: {self._peaks.pop(root, 0)} peaks, {n_maps} maps")
+        for uid in [uid for uid, owner in self._roots.items() if owner == root]:
+            del self._roots[uid]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
 from tomostream_ioc import __version__
@@ -27,7 +28,7 @@ def build_parser() -> Parser:
         prog="python -m tomostream_ioc.documents",
         description="Bragg peaks, tracks and crystal maps from bluesky documents over ZeroMQ.",
         epilog=_EPILOG,
-        formatter_class=_raw(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"tomostream_ioc {__version__}")
@@ -35,12 +36,6 @@ def build_parser() -> Parser:
     for module in (serve, proxy, publish, simulate, keys):
         module.add_to(commands)
     return parser
-
-
-def _raw() -> type:
-    import argparse
-
-    return argparse.RawDescriptionHelpFormatter
 
 
 def main(argv: Sequence[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from tomostream_ioc.arguments import count, not_negative, positive, whole
 from tomostream_ioc.console import StatusLine, say
+from tomostream_ioc.documents.background_writer import BackgroundWriter
 from tomostream_ioc.documents.commands.ending import Ending
 from tomostream_ioc.documents.commands.options import (
     FORMAT_HELP,
@@ -27,11 +29,13 @@ from tomostream_ioc.documents.transport import DocumentPublisher, DocumentReceiv
 from tomostream_ioc.documents.transport.address import Address, prefix_bytes
 from tomostream_ioc.documents.transport.proxy import HIGH_WATER
 from tomostream_ioc.documents.transport.serializer import loads, loads_with_pickle
+from tomostream_ioc.documents.warm_up import warm_up
 from tomostream_ioc.errors import ConfigError, TrackingError
 from tomostream_ioc.tracking import average_frames
 
 log = logging.getLogger(__name__)
 
+_SWITCH_INTERVAL_S = 0.0005
 _LOCATE = ("percentile", "separation", "minmass", "noise_size", "smoothing_size", "threshold")
 
 
@@ -137,8 +141,14 @@ def run(args: argparse.Namespace) -> int:
     check_reach(address, keys, pickles=args.allow_pickle)
     out = None if args.out is None else Address.parse(args.out, "--out")
     background = None if args.background is None else read_background(args.background)
-    _chain(args, background, None)  # what it can't use is said before anything is opened
     ending = Ending()
+    # the kernels wait for the GIL at most that long; Python's 5 ms cost frames while others write
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    # what it can't use is said before anything is opened
+    try:
+        warm_up(lambda image: _chain(args, image, None), args.key)
+    except TrackingError as error:
+        raise ConfigError(str(error)) from error
     with contextlib.ExitStack() as stack:
         db = _database(args, stack)
         receiver = DocumentReceiver(
@@ -148,7 +158,10 @@ def run(args: argparse.Namespace) -> int:
             keys=keys,
             high_water=args.high_water,
         )
-        chain = _chain(args, background, db)
+        writer = None if db is None else BackgroundWriter(db)
+        if writer is not None:
+            stack.callback(writer.close)
+        chain = _chain(args, background, writer)
         if out is not None:
             publisher = DocumentPublisher(
                 out, prefix=prefix_bytes(args.out_prefix), keys=keys, lossless=False
@@ -158,7 +171,11 @@ def run(args: argparse.Namespace) -> int:
                 stage.subscribe(publisher)
         line = StatusLine()
         server = Server(
-            receiver, chain, db=db, record_raw=args.record_raw, say=lambda text: line.say(text)
+            receiver,
+            chain,
+            writer=writer,
+            record_raw=args.record_raw,
+            say=lambda text: line.say(text),
         )
         if args.allow_pickle:
             log.warning("Pickled documents are taken: whoever can publish can run code here")
@@ -217,10 +234,7 @@ def read_background(path: Path) -> np.ndarray:
         image = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ConfigError(f"--background {path} can't be read: {error}") from error
-    if (
-        not isinstance(image, np.ndarray)
-        or image.dtype.kind not in "biuf"
-        or image.ndim not in (2, 3)
-    ):
+    usable = isinstance(image, np.ndarray) and image.dtype.kind in "biuf" and image.ndim in (2, 3)
+    if not usable:
         raise ConfigError(f"--background {path}: an array of one image, or of frames, is needed")
     return average_frames(image) if image.ndim == 3 else image

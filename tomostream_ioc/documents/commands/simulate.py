@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import bluesky.plan_stubs as bps
 import numpy as np
@@ -146,7 +146,11 @@ def _plan(rod: CrystalRod, detector: Any, slow: Any, fast: Any, pace: _Pace) -> 
     for motor, n, pair in zip((slow, fast), rod.grid.shape, rod.grid.extents, strict=True):
         axes += [motor, *(pair or (0.0, 0.0)), n]
     return grid_scan(
-        [detector], *axes, snake_axes=rod.grid.snaking[1], per_step=pace, md={"sample": "rod"}
+        [detector],
+        *axes,
+        snake_axes=rod.grid.snaking[1],
+        per_step=cast(Any, pace),
+        md={"sample": "rod"},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 import numpy as np
@@ -30,8 +30,8 @@ def dumps(doc: Mapping[str, Any]) -> bytes:
     Raises WireError: the document holds what MessagePack can't, such as an array of objects.
     """
     try:
-        return msgpack.packb(doc, default=_encode, use_bin_type=True)
-    except (TypeError, ValueError, OverflowError) as error:
+        return cast(bytes, msgpack.packb(doc, default=_encode, use_bin_type=True))
+    except (TypeError, ValueError, OverflowError, WireError) as error:
         raise WireError(
             f"The document can't be sent: {error}. Documents hold numbers, text, lists, mappings"
             " and arrays of numbers or text."
