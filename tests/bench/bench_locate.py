@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from support.peak_images import as_pixels, diffraction
 from tomostream_ioc.bench.timing import seconds
 from tomostream_ioc.tracking import Locator
 
-PARAMETERS = {"diameter": 15, "percentile": 80, "separation": 100}
+PARAMETERS: dict[str, Any] = {"diameter": 15, "percentile": 80, "separation": 100}
 
 
 def main() -> None:

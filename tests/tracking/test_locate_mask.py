@@ -1,5 +1,7 @@
 """One hot pixel and the peaks that it costs; finding and masking such pixels."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from support.peak_images import as_pixels, diffraction
@@ -9,7 +11,7 @@ from tomostream_ioc.tracking import Locator, hot_pixels, locate
 
 pytestmark = pytest.mark.timeout(300)
 
-PARAMETERS = {"diameter": 15, "percentile": 80, "separation": 30}
+PARAMETERS: dict[str, Any] = {"diameter": 15, "percentile": 80, "separation": 30}
 
 
 def peaks_of(image, **options):

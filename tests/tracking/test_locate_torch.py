@@ -65,6 +65,7 @@ def test_frames_without_peaks_among_others():
     frames[2, 2, 50] = 100.0
     frames[3, 20, 20] = np.nan
     tables, warned = outcome(tables_of, frames, 7)
+    assert isinstance(tables, list), tables
     assert [len(t) for t in tables] == [0, len(trackpy.locate(frames[1], 7)), 0]
     assert [text for _, text in warned] == [
         "All local maxima were in the margins.",
