@@ -1,5 +1,7 @@
 """One hot pixel and the peaks that it costs; finding and masking such pixels."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from support.peak_images import as_pixels, diffraction
@@ -9,7 +11,7 @@ from tomostream_ioc.tracking import Locator, hot_pixels, locate
 
 pytestmark = pytest.mark.timeout(300)
 
-PARAMETERS = {"diameter": 15, "percentile": 80, "separation": 30}
+PARAMETERS: dict[str, Any] = {"diameter": 15, "percentile": 80, "separation": 30}
 
 
 def peaks_of(image, **options):
@@ -61,6 +63,23 @@ def test_a_mask_finds_them_again(frame):
     assert mask[333, 444]
     expected = real(peaks_of(frame))
     assert matched(peaks_of(hot, mask=mask), expected) >= len(expected) - 1
+
+
+def test_one_hot_pixel_of_four_million_and_the_users_parameters():
+    image = diffraction((2048, 2048), 300)
+    hot = image.copy()
+    hot[1000, 1000] = 60000.0
+    parameters: dict[str, Any] = {"diameter": 15, "percentile": 80, "separation": 100}
+    with Locator(**parameters) as plain:
+        expected, cut = plain.locate_many([image, hot])
+    assert matched(cut, expected) < 0.9 * len(expected)
+    mask = hot_pixels(hot)
+    assert np.argwhere(mask).tolist() == [[1000, 1000]]
+    assert matched(locate(hot, **parameters, mask=mask), expected) == len(expected)
+    # in 16 bits it hides what it lies closer to than the separation
+    found = locate(hot, **parameters, quantize="uint16")
+    assert matched(found, expected) >= len(expected) - 1
+    assert len(found) > 1.3 * len(expected)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "uint16"])

@@ -113,7 +113,7 @@ def test_frame_numbers_on_both_paths():
 
     for image in (IMAGE, np.minimum(IMAGE, 120).astype(np.int8)):
         table = locate(image.view(Frame), 7)
-        assert (table["frame"] == 4).all()
+        assert set(table["frame"]) == {4}
         # a mask makes a new image, which has no number
         masked = locate(image.view(Frame), 7, mask=np.zeros(IMAGE.shape, bool))
         assert masked.equals(table)

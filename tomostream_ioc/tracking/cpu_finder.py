@@ -20,8 +20,12 @@ from tomostream_ioc.tracking.peak_table import (
 )
 from tomostream_ioc.tracking.threads import Threads
 
-#: bits of a level that are counted at once
-_COUNTED_BITS = 16
+#: levels below are counted one by one; noise is there, and most often the percentile
+_N_SINGLE = 4096
+#: of the higher ones so many upper bits, so that the tables stay in the cache
+_UPPER_BITS = {8: 8, 16: 12, 32: 16}
+#: tables of counts per strip
+_COPIES = 4
 #: maxima that a strip has room for at first
 _ROOM = 4096
 #: of a bound that the exact sums may exceed by rounding
@@ -46,9 +50,10 @@ class CpuFinder:
         self._levels = np.empty(shape, levels)
         self._highest = np.empty(shape, levels)
         bits = 8 * levels.itemsize
-        self._shift = max(0, bits - _COUNTED_BITS)
-        copies = 4 if bits == 8 else 1
-        self._counts = np.empty((len(self._strips), copies, 1 << (bits - self._shift)), np.int32)
+        self._n_single = min(_N_SINGLE, 1 << bits)
+        self._shift = bits - _UPPER_BITS[bits]
+        n_places = self._n_single + (1 << _UPPER_BITS[bits])
+        self._counts = np.empty((len(self._strips), _COPIES, n_places), np.int32)
         # of the first row of each strip, and of the last row
         self._rows = np.array([*(first for first, _ in self._strips), n_rows - 1])
         self._sums = np.empty((len(self._rows), n_cols))
@@ -67,8 +72,7 @@ class CpuFinder:
         if maximum == 0:
             return no_peaks(BLACK)
         scale = np.iinfo(settings.levels_dtype).max / maximum
-        counts = self._quantise(image, scale)
-        threshold = self._percentile(counts)
+        threshold = self._percentile(self._quantise(image, scale))
         if math.isnan(threshold):
             return no_peaks(BLACK)
         places = self._maxima(threshold)
@@ -119,15 +123,21 @@ class CpuFinder:
         if self._dtype.kind == "f" and not np.isfinite(self._sums[-1]).all():
             return None
         bounds = self._bounds(highest.max(axis=0), lowest.min())
-        at_least = np.nextafter(settings.threshold, -np.inf)
+        strips = self._strips
+        # strips that may have the maximum come first, and spare the others rows
+        order = sorted(range(len(strips)), key=lambda i: -bounds[slice(*strips[i])].max())
+        found = [np.nextafter(settings.threshold, -np.inf)]
 
-        def search(i: int) -> float:
-            return bandpass.strip_maximum(
-                image, settings.weights, settings.smoothing_size, self._sums[i].copy(), bounds,
-                at_least, *self._strips[i],
+        def search(i: int) -> None:
+            found.append(
+                bandpass.strip_maximum(
+                    image, settings.weights, settings.smoothing_size, self._sums[i].copy(),
+                    bounds, max(found), *strips[i],
+                )
             )  # fmt: skip
 
-        maximum = max(self._threads.map(search, range(len(self._strips))))
+        self._threads.map(search, order)
+        maximum = max(found)
         if not math.isfinite(maximum):
             return None
         return maximum if maximum >= settings.threshold else 0.0
@@ -148,15 +158,15 @@ class CpuFinder:
         return gaussian - min(boxcar, 0.0) + _ROUNDING * (gaussian + abs(boxcar))
 
     def _quantise(self, image: np.ndarray, scale: float) -> np.ndarray:
-        """Fill the levels; how often each (by its upper bits) occurs."""
+        """Fill the levels; how often they occur, see `bandpass.quantise_strip`."""
         settings = self._settings
         self._counts[:] = 0
 
         def quantise(i: int) -> None:
             bandpass.quantise_strip(
                 image, settings.weights, settings.smoothing_size, self._sums[i].copy(),
-                settings.threshold, scale, *self._strips[i], self._levels, self._shift,
-                self._counts[i],
+                settings.threshold, scale, *self._strips[i], self._levels,
+                self._n_single, self._shift, self._counts[i],
             )  # fmt: skip
 
         self._threads.map(quantise, range(len(self._strips)))
@@ -164,41 +174,39 @@ class CpuFinder:
 
     def _percentile(self, counts: np.ndarray) -> float:
         """As `numpy.percentile` of the levels that are not zero; NaN: there are none."""
-        counts = counts.copy()
-        zeros = self._levels.size - np.count_nonzero(self._levels) if self._shift else counts[0]
-        counts[0] -= zeros
-        n = int(counts.sum())
+        counts[0] = 0
+        ends = np.cumsum(counts)
+        n = int(ends[-1])
         if not n:
             return math.nan
-        place = (n - 1) * (self._settings.percentile / 100)
-        below = math.floor(place)
-        low = self._level_of_rank(counts, below, int(zeros))
-        high = self._level_of_rank(counts, min(below + 1, n - 1), int(zeros))
-        part = place - below
+        rank = (n - 1) * (self._settings.percentile / 100)
+        below = math.floor(rank)
+        low = self._level_of_rank(counts, ends, below)
+        high = self._level_of_rank(counts, ends, min(below + 1, n - 1))
+        part = rank - below
         # rounded as numpy does
         if part >= 0.5:
             return high - (high - low) * (1 - part)
         return low + (high - low) * part
 
-    def _level_of_rank(self, counts: np.ndarray, rank: int, zeros: int) -> int:
+    def _level_of_rank(self, counts: np.ndarray, ends: np.ndarray, rank: int) -> int:
         """The level that has ``rank`` others before it, zeros left out."""
-        ends = np.cumsum(counts)
-        high = int(np.searchsorted(ends, rank, side="right"))
-        if not self._shift:
-            return high
-        rank -= int(ends[high - 1]) if high else 0
+        place = int(np.searchsorted(ends, rank, side="right"))
+        upper = place - self._n_single
+        if upper < 0:
+            return place
         low_counts = np.zeros((len(self._strips), 1 << self._shift), np.int64)
 
         def count(i: int) -> None:
             bandpass.count_low_bits(
-                self._levels, high, self._shift, *self._strips[i], low_counts[i]
+                self._levels, upper, self._shift, *self._strips[i], low_counts[i]
             )
 
         self._threads.map(count, range(len(self._strips)))
         low = low_counts.sum(axis=0)
-        if high == 0:
-            low[0] -= zeros
-        return (high << self._shift) + int(np.searchsorted(np.cumsum(low), rank, side="right"))
+        low[: max(0, self._n_single - (upper << self._shift))] = 0  # they were counted singly
+        within = rank - int(ends[place] - counts[place])
+        return (upper << self._shift) + int(np.searchsorted(np.cumsum(low), within, side="right"))
 
     def _maxima(self, threshold: float) -> np.ndarray | str:
         """Rows and columns of the maxima, (n, 2), or why there are none."""

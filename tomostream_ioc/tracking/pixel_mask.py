@@ -21,7 +21,9 @@ def hot_pixels(frames: np.ndarray, n_sigma: float = 8.0, factor: float = 4.0) ->
     pixels around it by ``n_sigma`` times the noise and by ``factor`` times that median, dead where
     it lies as far below it. The noise is that of counting, or of the frame where that is more.
     The median of a peak's 3 x 3 pixels is above half its highest pixel if its sigma is one pixel or
-    more, so a peak is not taken for a hot pixel.
+    more, so a peak is not taken for a hot pixel. Give frames as the detector counts them: where a
+    background was subtracted the noise of what is left is not that of its counts, and is taken for
+    hot pixels.
 
     Returns bool (n_rows, n_cols). Raises ParameterError: not two or three dimensions.
     """

@@ -13,22 +13,45 @@ from numba import njit
 
 from tomostream_ioc.tracking.kernels.compile import kernel
 
+#: rows whose running sums are taken at once
+_TOGETHER = 4
 
-@njit(nogil=True, fastmath={"nnan", "nsz"})
+
+@njit(nogil=True)
 def _highest(line):
-    # a function of its own: only without NaN is a maximum taken in vectors
-    highest = line[0]
-    for x in range(line.size):
-        highest = max(highest, line[x])
-    return highest
+    # one at a time, each comparison of floats would wait for the one before
+    whole = line.size // 8 * 8
+    a = b = c = d = e = f = g = h = line[0]
+    for x in range(0, whole, 8):
+        a = line[x] if line[x] > a else a
+        b = line[x + 1] if line[x + 1] > b else b
+        c = line[x + 2] if line[x + 2] > c else c
+        d = line[x + 3] if line[x + 3] > d else d
+        e = line[x + 4] if line[x + 4] > e else e
+        f = line[x + 5] if line[x + 5] > f else f
+        g = line[x + 6] if line[x + 6] > g else g
+        h = line[x + 7] if line[x + 7] > h else h
+    for x in range(whole, line.size):
+        a = line[x] if line[x] > a else a
+    return max(max(max(a, b), max(c, d)), max(max(e, f), max(g, h)))
 
 
-@njit(nogil=True, fastmath={"nnan", "nsz"})
+@njit(nogil=True)
 def _lowest(line):
-    lowest = line[0]
-    for x in range(line.size):
-        lowest = min(lowest, line[x])
-    return lowest
+    whole = line.size // 8 * 8
+    a = b = c = d = e = f = g = h = line[0]
+    for x in range(0, whole, 8):
+        a = line[x] if line[x] < a else a
+        b = line[x + 1] if line[x + 1] < b else b
+        c = line[x + 2] if line[x + 2] < c else c
+        d = line[x + 3] if line[x + 3] < d else d
+        e = line[x + 4] if line[x + 4] < e else e
+        f = line[x + 5] if line[x + 5] < f else f
+        g = line[x + 6] if line[x + 6] < g else g
+        h = line[x + 7] if line[x + 7] < h else h
+    for x in range(whole, line.size):
+        a = line[x] if line[x] < a else a
+    return min(min(min(a, b), min(c, d)), min(min(e, f), min(g, h)))
 
 
 @kernel
@@ -59,13 +82,27 @@ def column_sums(image, half, rows, first, end, sums, highest, lowest):
         _advance(newest, image[max(r - half, 0), first:end], running)
 
 
+@njit(nogil=True)
+def _buffers(image, n_weights, size):
+    """What `_filter_row` and `_finish` work in; see there."""
+    width = image.shape[1]
+    ring = np.empty((n_weights, width))
+    held = np.full(n_weights, -n_weights - 1)
+    padded = np.zeros(width + n_weights - 1)
+    box = np.empty(width + size - 1, image.dtype)
+    mean = np.empty(width, image.dtype)
+    steps, starts = np.zeros((_TOGETHER, width)), np.zeros(_TOGETHER)
+    return ring, held, padded, box, mean, steps, starts, np.empty((_TOGETHER, width))
+
+
 @njit(nogil=True, error_model="numpy")
-def _filter_row(image, r, weights, size, columns, ring, held, padded, box, mean, steps, smooth):
-    """Row r of the Gaussian minus the boxcar, into ``smooth`` (n_cols,).
+def _filter_row(image, r, weights, size, columns, buffers, i):
+    """The Gaussian of row r, into ``smooth[i]``, and what `_finish` makes its boxcar of.
 
     ``columns`` are the running sums at row r; ``ring`` (n_weights, n_cols) holds rows as float64,
     ``held`` which; ``padded`` has zeros at both ends; ``box`` and ``mean`` are of the image's type.
     """
+    ring, held, padded, box, _, steps, starts, smooth = buffers
     n_rows, width = image.shape
     n, reach, half = weights.size, weights.size // 2, size // 2
     for row in range(r - reach, r + reach + 1):
@@ -77,23 +114,42 @@ def _filter_row(image, r, weights, size, columns, ring, held, padded, box, mean,
                 _copy(image[row], line)
             else:
                 line[:] = 0.0
-    vertical = padded[reach : reach + width]
-    _add_pairs_of_rows(ring, r, weights, vertical)
-    _add_pairs_of_columns(padded, weights, smooth)
+    _add_pairs_of_rows(ring, r, weights, padded[reach : reach + width])
+    _add_pairs_of_columns(padded, weights, smooth[i])
     inner = box[half : half + width]
     _divide(columns, np.float64(size), inner)
     box[:half] = inner[0]
     box[half + width :] = inner[width - 1]
-    _subtract(box[size : size + width - 1], box[: width - 1], steps[: width - 1])
+    _subtract(box[size : size + width - 1], box[: width - 1], steps[i, : width - 1])
     running = 0.0
     for x in range(size):
         running += box[x]
-    for x in range(width):
-        step = steps[x]
-        steps[x] = running
-        running += step
-    _divide(steps, np.float64(size), mean)
-    _subtract(smooth, mean, smooth)
+    starts[i] = running
+
+
+@njit(nogil=True, error_model="numpy")
+def _finish(size, buffers, n):
+    """Subtract the boxcar from the first ``n`` rows of ``smooth``."""
+    _, _, _, _, mean, steps, starts, smooth = buffers
+    _run(steps[0], steps[1], steps[2], steps[3], starts)
+    for i in range(n):
+        _divide(steps[i], np.float64(size), mean)
+        _subtract(smooth[i], mean, smooth[i])
+        # its last was never written: no row has as many steps as pixels
+        steps[i, -1] = 0.0
+
+
+@njit(nogil=True)
+def _run(a, b, c, d, starts):
+    """Running sums of four rows of steps: one alone would wait for each of its additions."""
+    p, q, r, s = starts[0], starts[1], starts[2], starts[3]
+    for x in range(a.size):
+        step_a, step_b, step_c, step_d = a[x], b[x], c[x], d[x]
+        a[x], b[x], c[x], d[x] = p, q, r, s
+        p += step_a
+        q += step_b
+        r += step_c
+        s += step_d
 
 
 # functions of their own, as loops in a long function are not all taken in vectors
@@ -189,22 +245,20 @@ def strip_maximum(image, weights, size, columns, bounds, at_least, first, end):
     ``columns`` (n_cols,): running sums at row ``first``; they are changed. Row r is left out where
     ``bounds[r]``, which it can't exceed, is not above the maximum so far.
     """
-    n_rows, width = image.shape
-    half = size // 2
-    ring = np.empty((weights.size, width))
-    held = np.full(weights.size, -weights.size - 1)
-    padded = np.zeros(width + weights.size - 1)
-    box = np.empty(width + size - 1, image.dtype)
-    mean = np.empty(width, image.dtype)
-    steps, smooth = np.empty(width), np.empty(width)
-    steps[width - 1] = 0.0
+    n_rows, half = image.shape[0], size // 2
+    buffers = _buffers(image, weights.size, size)
+    smooth = buffers[-1]
     best = at_least
+    n = 0
     for r in range(first, end):
         if bounds[r] > best:
-            _filter_row(
-                image, r, weights, size, columns, ring, held, padded, box, mean, steps, smooth
-            )
-            best = max(best, _highest(smooth))
+            _filter_row(image, r, weights, size, columns, buffers, n)
+            n += 1
+        if n == _TOGETHER or (r + 1 == end and n):
+            _finish(size, buffers, n)
+            for i in range(n):
+                best = max(best, _highest(smooth[i]))
+            n = 0
         if r + 1 < end:
             _advance(image[min(r + 1 + half, n_rows - 1)], image[max(r - half, 0)], columns)
     return best
@@ -212,33 +266,49 @@ def strip_maximum(image, weights, size, columns, bounds, at_least, first, end):
 
 @kernel
 def quantise_strip(
-    image, weights, size, columns, threshold, scale, first, end, levels, shift, counts
+    image, weights, size, columns, threshold, scale, first, end, levels, n_single, shift, counts
 ):
     """Bandpassed rows first..end as integers: ``scale`` times what is not below ``threshold``.
 
-    ``levels`` (n_rows, n_cols) integer receives them. ``counts`` (n_copies, n_places) counts how
-    often each level, shifted right by ``shift`` bits, occurs; the copies, a power of two, are to be
-    added.
+    ``levels`` (n_rows, n_cols) integer receives them. ``counts`` (4, n_places) counts how often
+    each occurs, in four parts that are to be added: levels below ``n_single`` one by one, level v
+    of the others at ``n_single`` + (v >> ``shift``).
     """
-    n_rows, width = image.shape
-    half = size // 2
-    ring = np.empty((weights.size, width))
-    held = np.full(weights.size, -weights.size - 1)
-    padded = np.zeros(width + weights.size - 1)
-    box = np.empty(width + size - 1, image.dtype)
-    mean = np.empty(width, image.dtype)
-    steps, smooth = np.empty(width), np.empty(width)
-    steps[width - 1] = 0.0
-    # neighbours are counted apart: to add to the same place at once costs a wait
-    copies = counts.shape[0] - 1
+    n_rows, half = image.shape[0], size // 2
+    buffers = _buffers(image, weights.size, size)
+    smooth = buffers[-1]
+    n = 0
     for r in range(first, end):
-        _filter_row(image, r, weights, size, columns, ring, held, padded, box, mean, steps, smooth)
-        out = levels[r]
-        _quantise(smooth, threshold, scale, out)
-        for x in range(width):
-            counts[x & copies, out[x] >> shift] += 1
+        _filter_row(image, r, weights, size, columns, buffers, n)
+        n += 1
+        if n == _TOGETHER or r + 1 == end:
+            _finish(size, buffers, n)
+            for i in range(n):
+                out = levels[r + 1 - n + i]
+                _quantise(smooth[i], threshold, scale, out)
+                _count(out, n_single, shift, counts)
+            n = 0
         if r + 1 < end:
             _advance(image[min(r + 1 + half, n_rows - 1)], image[max(r - half, 0)], columns)
+
+
+@njit(nogil=True)
+def _place(level, n_single, shift):
+    return level if level < n_single else n_single + (level >> shift)
+
+
+@njit(nogil=True)
+def _count(line, n_single, shift, counts):
+    # neighbours are counted apart: to add to the same place at once costs a wait
+    a, b, c, d = counts[0], counts[1], counts[2], counts[3]
+    whole = line.size // 4 * 4
+    for x in range(0, whole, 4):
+        a[_place(np.uint32(line[x]), n_single, shift)] += 1
+        b[_place(np.uint32(line[x + 1]), n_single, shift)] += 1
+        c[_place(np.uint32(line[x + 2]), n_single, shift)] += 1
+        d[_place(np.uint32(line[x + 3]), n_single, shift)] += 1
+    for x in range(whole, line.size):
+        a[_place(np.uint32(line[x]), n_single, shift)] += 1
 
 
 @kernel

@@ -10,7 +10,9 @@ from numba import njit
 from tomostream_ioc.tracking.kernels.compile import kernel
 
 #: pixels that are looked at together, in vectors; few blocks have a maximum
-_BLOCK = 64
+_BLOCK = 128
+#: rows from a pixel that are looked at together with it
+_FAR = 5
 
 
 @kernel
@@ -61,9 +63,14 @@ def maxima_of_strip(levels, highest, threshold, size, rows, cols, found):
     for r in range(rows[0], rows[1]):
         line, tops = levels[r], highest[r]
         top, end = max(0, r - above), min(n_rows, r + below + 1)
+        over, far_over = highest[max(top, r - 1)], highest[max(top, r - _FAR)]
+        under, far_under = highest[min(end - 1, r + 1)], highest[min(end - 1, r + _FAR)]
         for start in range(cols[0], cols[1], _BLOCK):
             stop = min(start + _BLOCK, cols[1])
-            if not _any_maximum(line[start:stop], tops[start:stop], least):
+            if not _any_maximum(
+                line[start:stop], tops[start:stop], least, over[start:stop], under[start:stop],
+                far_over[start:stop], far_under[start:stop],
+            ):  # fmt: skip
                 continue
             for x in range(start, stop):
                 if line[x] != tops[x] or not line[x] > least:
@@ -77,10 +84,14 @@ def maxima_of_strip(levels, highest, threshold, size, rows, cols, found):
 
 
 @njit(nogil=True)
-def _any_maximum(line, tops, least):
+def _any_maximum(line, tops, least, over, under, far_over, far_under):
+    # a few rows of the box rule out most that are the highest of their own row
     hits = np.uint8(0)
     for x in range(line.size):
-        hits |= (line[x] == tops[x]) & (line[x] > least)
+        top = tops[x]
+        highest = (top >= over[x]) & (top >= under[x])
+        highest &= (top >= far_over[x]) & (top >= far_under[x])
+        hits |= (line[x] == top) & (top > least) & highest
     return hits != 0
 
 
