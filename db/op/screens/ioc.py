@@ -61,7 +61,7 @@ PANELS: list[tuple[str, list[Row]]] = [
                 unit("channels", 70),
             ),
             row(
-                "Bad", Readback("CA_BAD_CNT", width=90), unit("requests that break the rules", 220)
+                "Cut off", Readback("CA_BAD_CNT", width=90), unit("clients with bad messages", 220)
             ),
         ],
     ),
