@@ -198,7 +198,7 @@ LINKS: Panel = (
     "Tracks: takes effect at the next point",
     [
         _set("Search range", "SearchRange", "pixel, from point to point"),
-        _set("Memory", "Memory", "points gone, -1 = by the grid"),
+        _set("Memory", "Memory", "points gone, -1 = by grid"),
     ],
 )
 

@@ -51,6 +51,21 @@ PANELS: list[tuple[str, list[Row]]] = [
         ],
     ),
     (
+        "Channel Access",
+        [
+            row(
+                "Clients",
+                Readback("CA_CLNT_CNT", width=90),
+                unit("with", 32),
+                Readback("CA_CONN_CNT", width=90),
+                unit("channels", 70),
+            ),
+            row(
+                "Cut off", Readback("CA_BAD_CNT", width=90), unit("clients with bad messages", 220)
+            ),
+        ],
+    ),
+    (
         "Saved settings",
         [
             row(

@@ -182,7 +182,7 @@ FRAMES: Panel = (
         row(label, _number(pv), unit(meaning, 190))
         for label, pv, meaning in (
             ("Received", "FramesReceived", "decoded"),
-            ("Skipped", "FramesSkipped", "dark and flat, no loss"),
+            ("Skipped", "FramesSkipped", "dark, flat, lens: no loss"),
             ("Missed", "FramesMissed", "never came"),
             ("Dropped", "FramesDropped", "came too fast"),
             ("Rejected", "FramesRejected", "not usable"),
