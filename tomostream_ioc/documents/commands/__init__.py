@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from importlib import import_module
 
 from tomostream_ioc import __version__
 from tomostream_ioc.arguments import Parser, fail
 from tomostream_ioc.console import set_up_logging
-from tomostream_ioc.documents.commands import keys, proxy, publish, serve, simulate
 from tomostream_ioc.documents.commands.ending import Ended
+from tomostream_ioc.documents.commands.options import SUMMARIES
 from tomostream_ioc.errors import ConfigError, TomoStreamError
 
 _PROGRAM = "tomostream_ioc.documents"
@@ -23,7 +24,11 @@ Try it without a beamline, in three terminals:
 """
 
 
-def build_parser() -> Parser:
+def build_parser(argv: Sequence[str]) -> Parser:
+    """With the options of the command that ``argv`` names.
+
+    The modules of the others are not loaded: the database alone takes seconds, also to end.
+    """
     parser = Parser(
         prog="python -m tomostream_ioc.documents",
         description="Bragg peaks, tracks and crystal maps from bluesky documents over ZeroMQ.",
@@ -33,15 +38,19 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"tomostream_ioc {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (serve, proxy, publish, simulate, keys):
-        module.add_to(commands)
+    named = next((word for word in argv if not word.startswith("-")), "")
+    for name, summary in SUMMARIES.items():
+        if name == named:
+            import_module(f"{__name__}.{name}").add_to(commands)
+        else:
+            commands.add_parser(name, help=summary)
     return parser
 
 
 def main(argv: Sequence[str]) -> int:
     """Exit code: 0, also when a signal ended it; 1 when it failed, 2 for a wrong option or file."""
     try:
-        args = build_parser().parse_args(list(argv))
+        args = build_parser(argv).parse_args(list(argv))
         set_up_logging(args.log_level, args.log_format)
         return args.run(args)
     except ConfigError as error:

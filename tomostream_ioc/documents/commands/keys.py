@@ -15,7 +15,6 @@ def add_to(commands: Any) -> None:
     parser = add_command(
         commands,
         "keys",
-        "make CURVE keys of a proxy and a client for --curve-keys",
         "The proxy needs server.key_secret and clients/; who connects needs server.key,"
         " client.key and client.key_secret. Copy a further client's .key into clients/.",
     )

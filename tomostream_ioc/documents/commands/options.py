@@ -25,8 +25,20 @@ FORMAT_HELP = (
 )
 
 
-def add_command(commands: Any, name: str, summary: str, description: str = "") -> Any:
+#: what each command does, in the order of --help
+SUMMARIES = {
+    "serve": "find, link and map the peaks of images that come over ZeroMQ",
+    "proxy": "forward documents from publishers to listeners",
+    "publish": "send a recorded run, or frames in an HDF5 file, over ZeroMQ",
+    "simulate": "scan a synthetic crystal rod by bluesky's run engine, and publish it",
+    "plot": "draw the crystal maps of a recorded scan",
+    "keys": "make CURVE keys of a proxy and a client for --curve-keys",
+}
+
+
+def add_command(commands: Any, name: str, description: str = "") -> Any:
     """A parser of its own for one command, with the options that all have."""
+    summary = SUMMARIES[name]
     parser = commands.add_parser(
         name,
         help=summary,

@@ -21,7 +21,6 @@ def add_to(commands: Any) -> None:
     parser = add_command(
         commands,
         "proxy",
-        "forward documents from publishers to listeners",
         "bluesky's own publishers and dispatchers connect to it as well. Without --interfaces it"
         " is reached from this host alone.",
     )

@@ -32,7 +32,6 @@ def add_to(commands: Any) -> None:
     parser = add_command(
         commands,
         "publish",
-        "send a recorded run, or frames in an HDF5 file, over ZeroMQ",
         f"Images that the database keeps in files stay there: documents point to them, and who"
         f" listens reads them. Frames of --file travel inside the documents. {FORMAT_HELP}",
     )

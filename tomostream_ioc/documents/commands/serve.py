@@ -43,7 +43,6 @@ def add_to(commands: Any) -> None:
     parser = add_command(
         commands,
         "serve",
-        "find, link and map the peaks of images that come over ZeroMQ",
         f"{FORMAT_HELP} SIGTERM and Ctrl-C end it; a run that is open then is recorded as far as"
         " it came, marked as partial.",
     )

@@ -32,7 +32,6 @@ def add_to(commands: Any) -> None:
     parser = add_command(
         commands,
         "simulate",
-        "scan a synthetic crystal rod by bluesky's run engine, and publish it",
         "A snaked grid scan over grains with known Bragg peaks; the lower part of the rod is"
         f" powder, its sides are empty. {FORMAT_HELP}",
     )
