@@ -1,6 +1,7 @@
 """Milliseconds to find the peaks of one image: locate beside trackpy.locate.
 
     python tests/bench/bench_locate.py [--sizes 2048x2048,3072x3888] [--threads 2] [--rounds 5]
+        [--pin]
 
 The median of all rounds, the best in brackets. A round is one run of trackpy and four of locate, so
 that what else the machine does disturbs both. Tables are compared before the clock runs.
@@ -9,7 +10,9 @@ that what else the machine does disturbs both. Tables are compared before the cl
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,12 +49,21 @@ def milliseconds(work: Callable[[], object]) -> float:
     return 1e3 * (time.perf_counter() - began)
 
 
+def pin_threads() -> None:
+    """On a busy machine threads that are short at work are left together on one core."""
+    cores = sorted(os.sched_getaffinity(0))
+    workers = [t.native_id for t in threading.enumerate() if t.name.startswith("locate")]
+    for i, worker in enumerate(filter(None, workers)):
+        os.sched_setaffinity(worker, {cores[i % len(cores)]})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", default="2048x2048,3072x3888")
     parser.add_argument("--dtypes", default="uint16,float64,float32,uint8")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--pin", action="store_true", help="a core to each thread (Linux)")
     arguments = parser.parse_args()
     print("| rows x columns | pixels | peaks | trackpy ms | locate ms | times faster (best) |")
     print("| --- | --- | --- | --- | --- | --- |")
@@ -66,6 +78,8 @@ def main() -> None:
                     ours.drop(columns="ep"), theirs.drop(columns="ep"), check_exact=True
                 )
                 np.testing.assert_allclose(ours["ep"], theirs["ep"], rtol=1e-9)
+                if arguments.pin:
+                    pin_threads()
                 fast, slow = in_turn(locator, image, arguments.rounds)
                 faster = f"{slow.median / fast.median:.1f} ({slow.best / fast.best:.1f})"
             print(
