@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import event_model
 import numpy as np
 import pytest
@@ -15,9 +17,9 @@ class Checked(DocumentRouter):
 
     def __init__(self):
         super().__init__()
-        self.documents: list[tuple[str, dict]] = []
+        self.documents: list[tuple[str, Any]] = []
         self.problems: list[str] = []
-        self._descriptors: dict[str, dict] = {}
+        self._descriptors: dict[str, Any] = {}
 
     def __call__(self, name, doc, validate=False):
         self.documents.append((name, doc))
@@ -42,7 +44,7 @@ class Checked(DocumentRouter):
             assert list(value.shape) == list(keys[key]["shape"]), (key, value.shape)
         return doc
 
-    def named(self, name: str) -> list[dict]:
+    def named(self, name: str) -> list[Any]:
         return [doc for kind, doc in self.documents if kind == name]
 
     def rows(self) -> list[dict]:

@@ -100,7 +100,8 @@ class InlineDetector:
         self._axes = (slow, fast)
 
     def trigger(self):
-        self.frames = frames_at(tuple(round(axis.position) for axis in self._axes))
+        slow, fast = self._axes
+        self.frames = frames_at((round(slow.position), round(fast.position)))
         return DoneStatus()
 
     def read(self):
@@ -132,9 +133,15 @@ class _FileDetector(InlineDetector):
     def __init__(self, slow: Axis, fast: Axis, folder: Path):
         super().__init__(slow, fast)
         self._path = folder / f"{uuid.uuid4()}.h5"
-        self._file = None
+        self._file: Any = None
         self._docs: list[tuple[str, dict]] = []
         self._n = 0
+
+    def _begin(self):
+        raise NotImplementedError
+
+    def _point(self):
+        raise NotImplementedError
 
     def stage(self):
         self._file = h5py.File(self._path, "w", libver="latest")

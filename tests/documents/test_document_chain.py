@@ -68,7 +68,7 @@ def scan(callback, make=InlineDetector, snake=True, args=()):
         engine.subscribe(callback)
     engine(
         grid_scan(
-            [make(slow, fast, *args)],
+            [make(slow, fast, *args)],  # type: ignore[list-item]
             slow, 0, SHAPE[0] - 1, SHAPE[0],
             fast, 0, SHAPE[1] - 1, SHAPE[1],
             snake_axes=snake,
@@ -259,8 +259,8 @@ def test_the_manual_verbatim(recorded_scan, db):
     assert list(peaks.columns) == [
         "y", "x", "mass", "size", "ecc", "signal", "raw_mass", "ep", "frame",
     ]  # fmt: skip
-    assert peaks["frame"].min() == 1
-    assert peaks["frame"].max() == N_POINTS
+    assert int(peaks["frame"].to_numpy().min()) == 1
+    assert int(peaks["frame"].to_numpy().max()) == N_POINTS
     assert len(set(tracks["particle"])) == len(SPOTS)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from tomostream_ioc.documents.track_linker import TrackLinker
 from tomostream_ioc.errors import TrackingError
 
 
-def raw_documents(n=4, shape=(3, *PIXELS)):
+def raw_documents(n: int = 4) -> Iterator[tuple[str, Any]]:
     """Of a run whose descriptor says another shape and type than its arrays have."""
     bundle = compose_run(metadata={"shape": [2, 2]})
     key = {"dtype": "array", "shape": [PIXELS[1], PIXELS[0], 1], "source": "SIM"}

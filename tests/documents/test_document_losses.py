@@ -213,6 +213,7 @@ def test_event_pages_that_split_a_frame(checked):
     send(tracker, RawRun().all())
     events = rows.named("event")
     assert len(events) > N
+    expected = checked()
     whole, split = TrackLinker(search_range=8, memory=14), TrackLinker(search_range=8, memory=14)
     for linker in (whole, split):
         recorder = checked()
