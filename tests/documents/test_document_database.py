@@ -123,3 +123,9 @@ def test_without_bluesky_one_sentence_says_what_to_install():
     )  # fmt: skip
     assert done.returncode == 1
     assert "pip install tomostream_ioc[bluesky]" in done.stderr.strip().split("\n")[-1]
+
+
+def test_two_databases_in_one_process_do_not_shut_each_other_out(db, tmp_path):
+    with open_database(tmp_path / "other") as other:
+        assert "no such run" not in other
+    assert "no such run" not in db

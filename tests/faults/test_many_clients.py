@@ -103,7 +103,7 @@ def test_24_updates_that_were_sent_are_not_kept(local: Ioc) -> None:
         newest[number] = newest_value
 
     def kept() -> int:
-        return sum(isinstance(each, EventAddResponse) for each in gc.get_objects())
+        return sum(type(each) is EventAddResponse for each in gc.get_objects())
 
     wait_for(lambda: kept() < 20, 20, "updates to be forgotten")
     reading.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,7 +93,8 @@ def test_phoebus_gets_macros_in_the_address_of_the_screen(program, arguments, ma
 
 def test_pydm_gets_the_converted_screen_and_leaves_nothing_behind(program, tmp_path):
     pytest.importorskip("adl2pydm")
-    ended = run(OP / "start_pydm.sh", "my:", "ioc:", PYDM=program, TMPDIR=str(tmp_path))
+    own = {"PYDM": program, "PYTHON": sys.executable, "TMPDIR": str(tmp_path)}
+    ended = run(OP / "start_pydm.sh", "my:", "ioc:", **own)
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
     assert lines[:3] == ["--hide-nav-bar", "-m", "P=my:,R=ioc:"]

@@ -144,8 +144,8 @@ def test_no_pauses_waits_and_goes_on(beamline):
     assert b.place() == place
     assert b.ioc.get("PixelSize") == 0
     b.send(ANGLES)
+    wait_for(lambda: b.ioc.status().startswith("Running"), 20, "the run")
     wait_for(lambda: "so far" not in b.ioc.status(), 20, "a full ring")
-    assert b.ioc.status().startswith("Running")
 
 
 def test_wrong_and_missing_names_are_alarms_and_sentences(beamline):

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,7 +18,9 @@ from tomostream_ioc.model.control import Severity
 from tomostream_ioc.model.crystal import CrystalCounts
 from tomostream_ioc.model.frame import Frame
 from tomostream_ioc.model.notices import Notices
-from tomostream_ioc.tracking import ScanGrid
+
+if TYPE_CHECKING:
+    from tomostream_ioc.tracking import ScanGrid
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +129,8 @@ class Inbox:
         self._put(Point(number, images, number, timestamp_s, time.monotonic(), n_frames))
 
     def on_scan(self, start: Mapping[str, object]) -> None:
+        from tomostream_ioc.tracking import ScanGrid  # loaded with the first run
+
         try:
             grid = ScanGrid.from_start(start)
         except TrackingError as error:

@@ -1,4 +1,8 @@
-"""Live peak tracking: a thread that takes points from a source and searches them."""
+"""Live peak tracking: a thread that takes points from a source and searches them.
+
+What does the work is loaded with the first run: trackpy and pandas take seconds, and most programs
+never track a peak.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tomostream_ioc.crystal.background import BackgroundTaker, read_background
 from tomostream_ioc.crystal.inbox import Inbox, ScanBegins, ScanEnds
 from tomostream_ioc.crystal.points import Point
-from tomostream_ioc.crystal.search import Found, Search
 from tomostream_ioc.crystal.show import Show
 from tomostream_ioc.errors import ArmingError, TomoStreamError, TrackingError
 from tomostream_ioc.model.control import Severity
@@ -28,7 +31,11 @@ from tomostream_ioc.model.crystal import (
 )
 from tomostream_ioc.model.notices import Notices
 from tomostream_ioc.model.rates import Rate
-from tomostream_ioc.tracking import ScanGrid
+
+if TYPE_CHECKING:
+    from tomostream_ioc.crystal.background import BackgroundTaker
+    from tomostream_ioc.crystal.search import Found, Search
+    from tomostream_ioc.tracking import ScanGrid
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +114,8 @@ class CrystalRunner:
         self._inbox.wake.set()
 
     def take_background(self, n_frames: int) -> int:
+        from tomostream_ioc.crystal.background import BackgroundTaker
+
         with self._lock:
             if self._taker is None:
                 self._requests += 1
@@ -222,6 +231,8 @@ class CrystalRunner:
 
     def _begin(self, grid: ScanGrid | None) -> None:
         """A new scan: tracks and maps begin anew, counts of the run go on."""
+        from tomostream_ioc.crystal.search import Search
+
         if self._search is not None:
             self._search.close()
         with self._lock:
@@ -315,7 +326,7 @@ class CrystalRunner:
         if path is None:
             return
         try:
-            background = read_background(path) if path else None
+            background = _read(path) if path else None
         except TrackingError as error:
             self._notices.raise_alarm(_FILE, Severity.MAJOR, "READ", str(error))
             return
@@ -353,8 +364,16 @@ class CrystalRunner:
         self._set_message(state, message)
 
 
+def _read(path: str) -> np.ndarray:
+    from tomostream_ioc.crystal.background import read_background
+
+    return read_background(path)
+
+
 def _grid(setup: ScanSetup) -> ScanGrid | None:
     """As the records say it; the rows are the slow axis."""
     if not setup.n_rows:
         return None
+    from tomostream_ioc.tracking import ScanGrid
+
     return ScanGrid((setup.n_rows, setup.n_cols), snaking=(False, setup.snaking))

@@ -5,13 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from tomostream_ioc.crystal.points import Point
-from tomostream_ioc.crystal.search import Found, Search
 from tomostream_ioc.model.crystal import MAP_OF, CrystalSink, PeakTable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tomostream_ioc.crystal.search import Found, Search
 
 _IMAGE_PERIOD_S = 0.1
 _MAP_PERIOD_S = 0.25

@@ -8,6 +8,7 @@ import secrets
 import threading
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -164,7 +165,7 @@ def open_database(
         readable_storage=[str(images), *(str(Path(path).resolve()) for path in readable or ())],
         init_if_not_exists=not catalog.exists(),
     )
-    app = build_app(tree, authentication=Authentication(single_user_api_key=secrets.token_hex(32)))
+    app = build_app(tree, authentication=Authentication(single_user_api_key=_api_key()))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of starlette's about httpx
         context = Context.from_app(app)
@@ -172,3 +173,9 @@ def open_database(
         # at the interpreter's end its threads are joined before atexit runs
         threading._register_atexit(context.close)  # type: ignore[attr-defined]
     return Database(from_context(context), images, context)
+
+
+@cache
+def _api_key() -> str:
+    """One for all databases of this process: Tiled keeps the newest for the whole process."""
+    return secrets.token_hex(32)
