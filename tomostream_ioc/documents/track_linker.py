@@ -35,7 +35,7 @@ class TrackLinker(TableStage):
     there; the result is that of linking the whole table at once.
 
     search_range : pixels that a peak may move between frames
-    memory : frames in which it may be missing; None for the length of a row of the scan, which is
+    memory : frames in which it may be missing; None for what the scan's grid asks for, which is
         how long a spot is out of sight where a snaking scan turns; 0 for a run that is no grid
     db : see Stage
     keywords : any other of trackpy.link
