@@ -93,7 +93,8 @@ def scan_fills_the_map(folder, ports, ioc, pixels):
         return image if image.shape == SHAPE and (image[lit] > 0).all() else None
 
     wait_for(complete, 10, "a map in which each grain shines")
-    assert "the scan has ended" in ioc.get("Crystal:Status", True)
+    # a graver sentence, such as of a message refused just before, is shown for some seconds
+    wait_for(lambda: "the scan has ended" in ioc.get("Crystal:Status", True), 20, "the end said")
 
 
 def test_a_scan_of_documents_fills_the_map(folder, ports, ioc):
