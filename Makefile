@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 DEMO_SECONDS ?=
 SCAN ?=
 DEMO_PNG ?= demo_slices.png
+# pytest workers; 0: one after another, in one process
+TEST_WORKERS ?= 2
 
 .PHONY: demo test lint clean help
 
@@ -42,9 +44,9 @@ lint: $(VENV)/.installed-test
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
-# pytest last: its closing line is the result
+# pytest last: its closing line is the result. Two workers: most tests wait for processes.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .import_linter_cache

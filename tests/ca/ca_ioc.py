@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fake_run import FakeRun
+from support.ports import free_port
 
 from tomostream_ioc.epics.group import TomoStreamGroup
 from tomostream_ioc.epics.server import IocContext
@@ -35,21 +35,6 @@ MACROS = {
     "CRYSTAL_PVA": "",
 }
 LIMIT_S = 10.0
-
-
-def free_port() -> int:
-    """A port that is free for UDP and TCP on loopback."""
-    for _ in range(100):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-            udp.bind(("127.0.0.1", 0))
-            port = udp.getsockname()[1]
-            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp:
-                try:
-                    tcp.bind(("127.0.0.1", port))
-                except OSError:
-                    continue
-                return port
-    raise RuntimeError("no free port")
 
 
 def ca_environment(port: int) -> dict[str, str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from ca_ioc import Client, Ioc, ca_environment, free_port
+from ca_ioc import Client, Ioc, ca_environment
+from support.ports import free_port
 
 from tomostream_ioc.epics.group import TomoStreamGroup
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
-from ca_ioc import PREFIX, Client, Ioc, ca_environment, free_port, wait_for
+from ca_ioc import PREFIX, Client, Ioc, ca_environment, wait_for
 from support import raw_ca
+from support.ports import free_port
 from support.raw_ca import RawConnection, claiming, create, hello, message, monitor, put, read
 
 MB = 1_000_000

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
-from ca_ioc import PREFIX, Ioc, ca_environment, free_port
+from ca_ioc import PREFIX, Ioc, ca_environment
 from caproto import EventAddResponse
 from p4p.client.thread import Context
 from support import raw_ca
-from support.ports import environment
+from support.ports import environment, free_port
 from support.processes import CaClient, ChildError, wait_for
 from support.raw_ca import RawConnection, hello, monitor, put, read
 from support.rig import Rig

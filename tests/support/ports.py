@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
 import socket
 from dataclasses import dataclass, field
 
 LOOPBACK = "127.0.0.1"
 
 
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port that is free for TCP and UDP alike at this moment."""
-    while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp:
-            tcp.bind((LOOPBACK, 0))
-            port = tcp.getsockname()[1]
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-                try:
-                    udp.bind((LOOPBACK, port))
-                except OSError:
-                    continue
-                return port
+def _span() -> tuple[int, int]:
+    """Ports of this test process: below those that the kernel gives to connections, and other ones
+    for each worker of a parallel run, as a port that was found free is used only seconds later."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    return 12_000 + worker % 4 * _SPAN, _SPAN
+
+
+_SPAN = 5_000
+#: begins anywhere, as the tests of another checkout may run beside these
+_steps = itertools.count(random.SystemRandom().randrange(_SPAN))
+
+
+def free_port() -> int:
+    """A port that is free for TCP and UDP alike; not given again for thousands of calls."""
+    first, n = _span()
+    for _ in range(n):
+        port = first + next(_steps) % n
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+        ):
+            try:
+                tcp.bind((LOOPBACK, port))
+                udp.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError(f"no port from {first} to {first + n - 1} is free")
 
 
 @dataclass(frozen=True)

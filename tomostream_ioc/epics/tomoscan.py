@@ -80,6 +80,11 @@ class TomoScan:
         except ArmingError as error:
             self._fail(error)
         except Exception as error:  # open() must hear of whatever ends it
+            if self._closing.is_set():
+                # caproto's client can't be ended while it is being made
+                log.debug("the CA client of %s was ended at its start: %r", self._prefix, error)
+                self._fail(ArmingError("The start was aborted"))
+                return
             log.exception("the CA client of %s failed", self._prefix)
             self._fail(ArmingError(f"Channel Access can't be used: {error}"))
 
