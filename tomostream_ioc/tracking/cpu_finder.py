@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tomostream_ioc.tracking.kernels import bandpass, maxima, noise
+from tomostream_ioc.tracking.kernels import bandpass, bandpass_integers, maxima, noise
 from tomostream_ioc.tracking.kernels.refine import refine
 from tomostream_ioc.tracking.locate_params import FastSettings
 from tomostream_ioc.tracking.peak_table import (
@@ -58,6 +58,11 @@ class CpuFinder:
         self._rows = np.array([*(first for first, _ in self._strips), n_rows - 1])
         self._sums = np.empty((len(self._rows), n_cols))
         self._blocks = threads.pieces(n_cols, 256)
+        self._edges = np.array([0, *(end for _, end in self._blocks)])
+        #: sums of such integers fit into 32 bits, and are exact
+        self._in_integers = (
+            dtype.kind in "iu" and dtype.itemsize <= 2 and settings.smoothing_size < 1 << 15
+        )
         self._extremes = np.empty((2, len(self._blocks), n_rows), dtype)
 
     def find(self, image: np.ndarray) -> Peaks | None:
@@ -110,31 +115,36 @@ class CpuFinder:
     def _maximum(self, image: np.ndarray) -> float | None:
         """Of the bandpassed image, 0 where it is below the threshold; None: not finite."""
         settings = self._settings
-        half = settings.smoothing_size // 2
+        half, reach = settings.smoothing_size // 2, settings.weights.size // 2
         highest, lowest = self._extremes
 
         def add_columns(i: int) -> None:
             first, end = self._blocks[i]
             bandpass.column_sums(
-                image, half, self._rows, first, end, self._sums, highest[i], lowest[i]
+                image, half, self._rows, first, end, reach, self._sums, highest[i], lowest[i]
             )
 
         self._threads.map(add_columns, range(len(self._blocks)))
         if self._dtype.kind == "f" and not np.isfinite(self._sums[-1]).all():
             return None
-        bounds = self._bounds(highest.max(axis=0), lowest.min())
+        bounds = self._bounds(highest, lowest.min())
+        of_rows = bounds.max(axis=0)
         strips = self._strips
-        # strips that may have the maximum come first, and spare the others rows
-        order = sorted(range(len(strips)), key=lambda i: -bounds[slice(*strips[i])].max())
+        # what may have the maximum comes first, and spares the others work
+        order = sorted(range(len(strips)), key=lambda i: -of_rows[slice(*strips[i])].max())
         found = [np.nextafter(settings.threshold, -np.inf)]
 
         def search(i: int) -> None:
-            found.append(
-                bandpass.strip_maximum(
-                    image, settings.weights, settings.smoothing_size, self._sums[i].copy(),
-                    bounds, max(found), *strips[i],
+            weights, size = settings.weights, settings.smoothing_size
+            if self._in_integers:
+                best = bandpass_integers.strip_maximum(
+                    image, weights, size, bounds, self._edges, max(found), *strips[i]
                 )
-            )  # fmt: skip
+            else:
+                best = bandpass.strip_maximum(
+                    image, weights, size, self._sums[i].copy(), of_rows, max(found), *strips[i]
+                )
+            found.append(best)
 
         self._threads.map(search, order)
         maximum = max(found)
@@ -143,30 +153,35 @@ class CpuFinder:
         return maximum if maximum >= settings.threshold else 0.0
 
     def _bounds(self, highest: np.ndarray, lowest: np.generic) -> np.ndarray:
-        """What no pixel of a bandpassed row exceeds, (n_rows,), from the rows' highest pixels.
+        """What no bandpassed pixel exceeds, (n_blocks, n_rows), from the ``highest`` pixels there.
 
-        The Gaussian is not above the highest pixel that it sees, nor the boxcar below the lowest of
-        the image.
+        The Gaussian is not above that of the rows' highest pixels, nor the boxcar below the lowest
+        pixel of the image.
         """
-        reach = self._settings.weights.size // 2
-        padded = np.zeros(len(highest) + 2 * reach)
-        padded[reach : reach + len(highest)] = highest
-        windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1)
-        gaussian = np.maximum(windows.max(axis=1), 0.0)
+        weights = self._settings.weights
+        padded = np.pad(highest.astype(float), ((0, 0), (weights.size // 2,) * 2))
+        rows = np.lib.stride_tricks.sliding_window_view(padded, weights.size, axis=1)
+        gaussian = np.maximum(rows @ weights, 0.0)
         # integers are cut towards zero, by one at most
         boxcar = float(lowest) + (1.0 if self._dtype.kind == "i" else 0.0)
         return gaussian - min(boxcar, 0.0) + _ROUNDING * (gaussian + abs(boxcar))
 
     def _quantise(self, image: np.ndarray, scale: float) -> np.ndarray:
-        """Fill the levels; how often they occur, see `bandpass.quantise_strip`."""
+        """Fill the levels and what is highest around each in its row.
+
+        Returns how often levels occur, see `bandpass.quantise_strip`.
+        """
         settings = self._settings
         self._counts[:] = 0
 
         def quantise(i: int) -> None:
-            bandpass.quantise_strip(
-                image, settings.weights, settings.smoothing_size, self._sums[i].copy(),
+            kernel, columns = bandpass.quantise_strip, self._sums[i].copy()
+            if self._in_integers:
+                kernel, columns = bandpass_integers.quantise_strip, columns.astype(np.int32)
+            kernel(
+                image, settings.weights, settings.smoothing_size, columns,
                 settings.threshold, scale, *self._strips[i], self._levels,
-                self._n_single, self._shift, self._counts[i],
+                self._n_single, self._shift, self._counts[i], settings.box, self._highest,
             )  # fmt: skip
 
         self._threads.map(quantise, range(len(self._strips)))
@@ -210,11 +225,7 @@ class CpuFinder:
 
     def _maxima(self, threshold: float) -> np.ndarray | str:
         """Rows and columns of the maxima, (n, 2), or why there are none."""
-        box = self._settings.box
         shape = self._levels.shape
-        self._threads.map(
-            lambda strip: maxima.row_maxima(self._levels, box, *strip, self._highest), self._strips
-        )
         rows, cols = self._settings.inner((shape[0], shape[1]))
 
         def search(strip: tuple[int, int]) -> np.ndarray:

@@ -12,13 +12,14 @@ import numpy as np
 from numba import njit
 
 from tomostream_ioc.tracking.kernels.compile import kernel
+from tomostream_ioc.tracking.kernels.maxima import maxima_lines, row_maxima
 
 #: rows whose running sums are taken at once
 _TOGETHER = 4
 
 
 @njit(nogil=True)
-def _highest(line):
+def highest_of(line):
     # one at a time, each comparison of floats would wait for the one before
     whole = line.size // 8 * 8
     a = b = c = d = e = f = g = h = line[0]
@@ -55,13 +56,15 @@ def _lowest(line):
 
 
 @kernel
-def column_sums(image, half, rows, first, end, sums, highest, lowest):
+def column_sums(image, half, rows, first, end, reach, sums, highest, lowest):
     """Running sums over 2 * half + 1 rows of the columns first..end, as they are at ``rows``.
 
     ``rows`` rise, and the sums go to ``sums`` (len(rows), n_cols). ``highest`` (n_rows,) and
-    ``lowest`` (n_rows,) receive the extremes of each row within these columns.
+    ``lowest`` (n_rows,) receive the extremes of each row within these columns and ``reach`` more to
+    both sides.
     """
-    n_rows = image.shape[0]
+    n_rows, n_cols = image.shape
+    left, right = max(first - reach, 0), min(end + reach, n_cols)
     width = end - first
     running = np.zeros(width)
     for r in range(-half, half + 1):
@@ -75,8 +78,8 @@ def column_sums(image, half, rows, first, end, sums, highest, lowest):
             for x in range(width):
                 out[x] = running[x]
             i += 1
-        line = image[r, first:end]
-        highest[r] = _highest(line)
+        line = image[r, left:right]
+        highest[r] = highest_of(line)
         lowest[r] = _lowest(line)
         newest = image[min(r + 1 + half, n_rows - 1), first:end]
         _advance(newest, image[max(r - half, 0), first:end], running)
@@ -115,7 +118,7 @@ def _filter_row(image, r, weights, size, columns, buffers, i):
             else:
                 line[:] = 0.0
     _add_pairs_of_rows(ring, r, weights, padded[reach : reach + width])
-    _add_pairs_of_columns(padded, weights, smooth[i])
+    add_pairs_of_columns(padded, weights, smooth[i])
     inner = box[half : half + width]
     _divide(columns, np.float64(size), inner)
     box[:half] = inner[0]
@@ -212,7 +215,7 @@ def _add_pairs_of_rows(ring, r, weights, out):
 
 
 @njit(nogil=True, error_model="numpy")
-def _add_pairs_of_columns(padded, weights, out):
+def add_pairs_of_columns(padded, weights, out):
     reach, width = weights.size // 2, out.size
     middle, weight = padded[reach : reach + width], weights[reach]
     if reach == 4:
@@ -257,7 +260,7 @@ def strip_maximum(image, weights, size, columns, bounds, at_least, first, end):
         if n == _TOGETHER or (r + 1 == end and n):
             _finish(size, buffers, n)
             for i in range(n):
-                best = max(best, _highest(smooth[i]))
+                best = max(best, highest_of(smooth[i]))
             n = 0
         if r + 1 < end:
             _advance(image[min(r + 1 + half, n_rows - 1)], image[max(r - half, 0)], columns)
@@ -266,16 +269,19 @@ def strip_maximum(image, weights, size, columns, bounds, at_least, first, end):
 
 @kernel
 def quantise_strip(
-    image, weights, size, columns, threshold, scale, first, end, levels, n_single, shift, counts
-):
+    image, weights, size, columns, threshold, scale, first, end, levels, n_single, shift, counts,
+    box, highest,
+):  # fmt: skip
     """Bandpassed rows first..end as integers: ``scale`` times what is not below ``threshold``.
 
     ``levels`` (n_rows, n_cols) integer receives them. ``counts`` (4, n_places) counts how often
     each occurs, in four parts that are to be added: levels below ``n_single`` one by one, level v
-    of the others at ``n_single`` + (v >> ``shift``).
+    of the others at ``n_single`` + (v >> ``shift``). ``highest``, as ``levels``, receives what
+    `row_maxima` makes of each row, with boxes of ``box`` levels, while the row is in the cache.
     """
     n_rows, half = image.shape[0], size // 2
     buffers = _buffers(image, weights.size, size)
+    lines = maxima_lines(levels, box)
     smooth = buffers[-1]
     n = 0
     for r in range(first, end):
@@ -284,9 +290,10 @@ def quantise_strip(
         if n == _TOGETHER or r + 1 == end:
             _finish(size, buffers, n)
             for i in range(n):
-                out = levels[r + 1 - n + i]
-                _quantise(smooth[i], threshold, scale, out)
-                _count(out, n_single, shift, counts)
+                row = r + 1 - n + i
+                _quantise(smooth[i], threshold, scale, levels[row])
+                count_levels(levels[row], n_single, shift, counts)
+                row_maxima(levels[row], box, lines, highest[row])
             n = 0
         if r + 1 < end:
             _advance(image[min(r + 1 + half, n_rows - 1)], image[max(r - half, 0)], columns)
@@ -298,7 +305,7 @@ def _place(level, n_single, shift):
 
 
 @njit(nogil=True)
-def _count(line, n_single, shift, counts):
+def count_levels(line, n_single, shift, counts):
     # neighbours are counted apart: to add to the same place at once costs a wait
     a, b, c, d = counts[0], counts[1], counts[2], counts[3]
     whole = line.size // 4 * 4

@@ -15,29 +15,34 @@ _BLOCK = 128
 _FAR = 5
 
 
-@kernel
-def row_maxima(levels, size, first, end, out):
-    """The highest of ``size`` pixels of the row around each pixel, for rows first..end.
-
-    ``out`` is of the type and shape of ``levels``. Outside the image lie zeros. An even box reaches
-    one pixel further to the right, as that of `scipy.ndimage.grey_dilation` does.
-    """
-    width = levels.shape[1]
-    left = (size - 1) // 2
+@njit(nogil=True)
+def maxima_lines(levels, size):
+    """What `row_maxima` works in."""
     # two, as a loop that reads ahead in what it writes would not be taken in vectors
-    line, other = np.zeros(width + size, levels.dtype), np.zeros(width + size, levels.dtype)
-    for r in range(first, end):
-        line[:left] = 0
-        line[left : left + width] = levels[r]
-        line[left + width :] = 0
-        # the maximum of n pixels, then of 2 n, and of ``size`` by two that overlap
-        n, length = 1, width + size
-        while 2 * n <= size:
-            length -= n
-            _higher(line[:length], line[n : n + length], other[:length])
-            line, other = other, line
-            n *= 2
-        _higher(line[:width], line[size - n : size - n + width], out[r])
+    return np.zeros((2, levels.shape[1] + size), levels.dtype)
+
+
+@njit(nogil=True)
+def row_maxima(row, size, lines, out):
+    """The highest of ``size`` pixels of ``row`` around each pixel, into ``out``, of its type.
+
+    Outside lie zeros. An even box reaches one pixel further to the right, as that of
+    `scipy.ndimage.grey_dilation` does.
+    """
+    width = row.size
+    left = (size - 1) // 2
+    line, other = lines[0], lines[1]
+    line[:left] = 0
+    line[left : left + width] = row
+    line[left + width :] = 0
+    # the maximum of n pixels, then of 2 n, and of ``size`` by two that overlap
+    n, length = 1, width + size
+    while 2 * n <= size:
+        length -= n
+        _higher(line[:length], line[n : n + length], other[:length])
+        line, other = other, line
+        n *= 2
+    _higher(line[:width], line[size - n : size - n + width], out)
 
 
 @njit(nogil=True)
@@ -52,8 +57,8 @@ def maxima_of_strip(levels, highest, threshold, size, rows, cols, found):
     """Where pixels above ``threshold`` are the highest of their box; returns how many are.
 
     Rows ``rows[0]`` to ``rows[1]`` and columns ``cols[0]`` to ``cols[1]`` (the ends left out) are
-    looked through; ``highest`` is what `row_maxima` wrote. ``found`` (n, 2) receives row and column
-    in C order, as many as it has room for.
+    looked through; ``highest`` is what `row_maxima` made of each row. ``found`` (n, 2) receives row
+    and column in C order, as many as it has room for.
     """
     n_rows = levels.shape[0]
     least = levels.dtype.type(math.floor(threshold))  # levels are integers
