@@ -9,19 +9,18 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tomostream_ioc.arguments import fail
-from tomostream_ioc.config import Config, parse
-from tomostream_ioc.console import StatusLine, on_terminal, say, set_up_logging
+from tomostream_ioc.config import Config
+from tomostream_ioc.console import StatusLine, on_terminal, say
 from tomostream_ioc.crystal.run import CrystalRunner
+from tomostream_ioc.environment import check_interfaces, check_variables
 from tomostream_ioc.epics.access import OPEN, read_access_file, summary
 from tomostream_ioc.epics.autosave import Autosave
-from tomostream_ioc.epics.database import read_substitutions
 from tomostream_ioc.epics.group import TomoStreamGroup
 from tomostream_ioc.epics.lens import CaLensOptics
 from tomostream_ioc.epics.pva_crystal import PvaCrystal
@@ -30,36 +29,37 @@ from tomostream_ioc.epics.pva_records import PvaRecords
 from tomostream_ioc.epics.pva_sink import PvaSink
 from tomostream_ioc.epics.pva_source import PvaSource
 from tomostream_ioc.epics.server import IocContext
-from tomostream_ioc.epics.table import as_text, pv_rows
-from tomostream_ioc.errors import ArmingError, ConfigError
+from tomostream_ioc.errors import ArmingError
 from tomostream_ioc.limits import raise_file_limit
 from tomostream_ioc.model.control import Engine
 from tomostream_ioc.model.crystal import PointSource
 from tomostream_ioc.picture import save_slices_png
-from tomostream_ioc.recon.engine import OrthoEngine, pinned_empty, resolve_device, warm_up
+from tomostream_ioc.recon.engine import (
+    OrthoEngine,
+    pinned_empty,
+    resolve_device,
+    warm_up,
+    warm_up_rest,
+)
 from tomostream_ioc.recon.geometry import ScanGeometry
 from tomostream_ioc.runner.run import Runner
 from tomostream_ioc.simulation import SimulatedStream, simulator_arguments
 
 log = logging.getLogger(__name__)
 
-_TEMPLATES = "tomoStream"
 _STATUS_EVERY_S = 1.0
 _SWITCH_INTERVAL_S = 0.0005
 _END_S = 3.0
+_SLOW_S = 3.0  # of the warm-up, to say so
+_LOADING_CPU_S = 6.0  # a start takes 2 s of CPU time, and 30 more where kernels are compiled
 
 
-def main(argv: Sequence[str]) -> int:
-    """Exit code: 0 after a clean end, 1 without CA server, 2 for a wrong option, macro or file."""
-    try:
-        config = parse(argv, _read_macros)
-        set_up_logging(config.log_level, config.log_format)
-        if config.list_pvs:
-            say(as_text(pv_rows(config.prefix, dict(config.macros))))
-            return 0
-        return asyncio.run(Program(config).run())
-    except ConfigError as error:
-        return fail(error)
+def run(config: Config) -> int:
+    """Serve until somebody ends it; the exit code is 0 after a clean end, 1 without CA server.
+
+    Raises ConfigError: what the command line asks for can't be had here.
+    """
+    return asyncio.run(Program(config).run())
 
 
 class Program:
@@ -78,6 +78,8 @@ class Program:
         Raises ConfigError: what the command line asks for can't be had here.
         """
         self._catch_signals()
+        check_variables()
+        check_interfaces(self._config.interfaces)
         raise_file_limit()
         # a frame waits for the GIL at most that long: with Python's 5 ms a busy thread costs frames
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -99,11 +101,14 @@ class Program:
         """Build all parts and serve; ``stack`` ends them in the opposite order."""
         config = self._config
         device = resolve_device(config.device)
-        if config.simulate:
-            simulated = SimulatedStream(simulator_arguments(config))
+        simulated = SimulatedStream(simulator_arguments(config)) if config.simulate else None
+        if simulated is not None:
             stack.push_async_callback(simulated.stop)
             say("Starting the simulated scan ...")
             await simulated.start()
+        # beside what follows, which is short, and the simulated scan, which takes seconds too
+        warming = asyncio.create_task(_in_daemon_thread(lambda: warm_up(device)))
+        stack.callback(warming.cancel)
         records = PvaRecords()
         crystal_sink = PvaCrystal(f"{config.prefix}Crystal:")
         stack.callback(crystal_sink.close)
@@ -158,14 +163,31 @@ class Program:
             stack.push_async_callback(_cancelled, saving)
         stack.callback(self._shut_down, runner)
         stack.callback(self._shut_down, crystal)
+        if simulated is not None:
+            await simulated.ready()
         say(_welcome(config))
-        await _in_daemon_thread(lambda: warm_up(device))
+        await self._warm(stack, device, warming)
         runner.start_thread()
         crystal.start_thread()
         if config.start:
             await group.start_run()
         say("Ready")
         return runner
+
+    async def _warm(
+        self, stack: contextlib.AsyncExitStack, device: str, warming: asyncio.Task[None]
+    ) -> None:
+        """Await the kernels that any scan needs; the rest is loaded while nobody waits for it."""
+        await asyncio.wait({warming}, timeout=_SLOW_S)
+        if not warming.done():
+            say("Getting the kernels ready: up to a minute where they were never compiled ...")
+        await warming
+        is_compiled_now = time.process_time() > _LOADING_CPU_S
+        rest = asyncio.create_task(_in_daemon_thread(lambda: warm_up_rest(device)))
+        stack.callback(rest.cancel)
+        # compiling would cost the first frames; a GPU is for one engine at a time
+        if is_compiled_now or device != "cpu":
+            await rest
 
     def _autosave(self, group: TomoStreamGroup) -> Autosave | None:
         """Settings of the last time, restored before anything runs."""
@@ -320,19 +342,6 @@ def _database_folder() -> Path:
     """db/ of the source tree, or where an installation puts it."""
     beside = Path(__file__).parent.parent / "db"
     return beside if beside.is_dir() else Path(sys.prefix) / "share" / "tomostream_ioc" / "db"
-
-
-def _read_macros(path: Path) -> dict[str, str]:
-    """Macros of the tomoStream templates that a substitutions file loads, in its order."""
-    loads = [
-        load for load in read_substitutions(path) if Path(load.template).name.startswith(_TEMPLATES)
-    ]
-    if not loads:
-        raise ConfigError(f"{path} loads no {_TEMPLATES}*.template")
-    macros: dict[str, str] = {}
-    for load in loads:
-        macros |= load.macros
-    return macros
 
 
 def _welcome(config: Config) -> str:

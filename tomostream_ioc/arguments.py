@@ -1,10 +1,13 @@
-"""What the program's command lines share: a parser, types of options, and the line of an error."""
+"""What the program's command lines share: a parser, types of options, an error's line, the end."""
 
 from __future__ import annotations
 
 import argparse
+import gc
+import ipaddress
 import math
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from tomostream_ioc.errors import ConfigError
@@ -21,6 +24,15 @@ def fail(error: Exception, program: str = "tomostream_ioc") -> int:
     """One clear line on stderr; the exit code of a wrong command line."""
     print(f"{program}: {error}", file=sys.stderr)
     return 2
+
+
+def end_quickly() -> None:
+    """To be called last, when all is closed: spare the interpreter a search for garbage.
+
+    At its end it goes through all objects of all libraries, which takes 0.6 s of an IOC.
+    """
+    gc.disable()
+    gc.freeze()
 
 
 def real(text: str) -> float:
@@ -63,6 +75,19 @@ def count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return value
+
+
+def ipv4(text: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no IPv4 address like 127.0.0.1") from None
+
+
+def path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty")
+    return Path(text)
 
 
 def port(text: str) -> int:

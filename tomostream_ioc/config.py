@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tomostream_ioc import __version__
-from tomostream_ioc.arguments import Parser
+from tomostream_ioc.arguments import Parser, ipv4, path
 from tomostream_ioc.errors import ConfigError
 
 #: macros of the records' initial values: name -> (default, what it is)
@@ -40,6 +40,8 @@ _MAX_STRINGOUT = 39
 _MAX_PV_NAME = 60
 _LONGEST_RECORD = len("Crystal:BackgroundFrames")
 _SIZE = re.compile(r"(\d+(?:\.\d*)?) ?([KMGT]?)(B|iB)?", re.IGNORECASE)
+#: a dot begins a field, a brace a filter of Channel Access; the rest is as in EPICS base
+_NOT_IN_NAMES = re.compile(r"[^!-~]|[.{}$\"'\\]")
 _MACRO = re.compile(r"\$[({](\w+)[)}]")
 
 
@@ -91,14 +93,14 @@ def build_parser() -> argparse.ArgumentParser:
     names.add_argument(
         "--substitutions",
         metavar="FILE",
-        type=Path,
+        type=path,
         help="read the macros from an EPICS substitutions file; the options above win over it",
     )
     run = parser.add_argument_group("running")
     run.add_argument(
         "--autosave-dir",
         metavar="DIR",
-        type=Path,
+        type=path,
         help="where settings are kept (default autosave; with --simulate nowhere)",
     )
     run.add_argument(
@@ -129,6 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--interfaces",
         metavar="IP",
+        type=ipv4,
         nargs="+",
         default=(),
         help="serve CA and PVA on these addresses only (default: all)",
@@ -136,7 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--access-security",
         metavar="FILE",
-        type=Path,
+        type=path,
         help="EPICS access security file: who may read and write (default: everybody who reaches "
         "the interfaces)",
     )
@@ -181,7 +184,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--start", action="store_true", help="start the reconstruction at once")
     demo.add_argument("--seconds", metavar="S", type=float, help="end after that time")
     demo.add_argument(
-        "--png", metavar="FILE", type=Path, help="at the end, draw the last slices (.png)"
+        "--png", metavar="FILE", type=path, help="at the end, draw the last slices (.png)"
     )
     return parser
 
@@ -209,12 +212,16 @@ def parse(argv: Sequence[str], read_substitutions: SubstitutionsReader | None = 
     _check_positive("--autosave-period", args.autosave_period)
     _check_positive("--autosave-sequence-period", args.autosave_sequence_period)
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", args.device):
-        raise ConfigError(f"--device {args.device}: use auto, cpu, cuda or cuda:k")
+        raise ConfigError(f"--device {args.device!r}: use auto, cpu, cuda or cuda:k")
     scan_file = Path(args.simulate) if args.simulate else None
     if scan_file is not None and not scan_file.is_file():
         raise ConfigError(f"--simulate {scan_file}: there is no such file")
     if args.simulate is not None:
         _check_simulated(macros)
+    if args.sim_arguments and args.simulate is None:
+        raise ConfigError("--sim-arguments are for --simulate, which is not given")
+    if args.autosave_dir is not None and not _may_be_folder(args.autosave_dir):
+        raise ConfigError(f"--autosave-dir {args.autosave_dir}: this is no folder")
     if args.png is not None and args.png.suffix.lower() != ".png":
         raise ConfigError(f"--png {args.png}: give a name that ends in .png")
     if args.png is not None and not args.png.absolute().parent.is_dir():
@@ -272,9 +279,13 @@ def resolve_macros(given: Mapping[str, str]) -> dict[str, str]:
         raise ConfigError(f"P + R is too long: PV names would have {longest} > {_MAX_PV_NAME}")
     if not resolved["P"] + resolved["R"]:
         raise ConfigError("P and R are both empty: give the records a prefix")
+    if not resolved["RECON_PVA"]:
+        raise ConfigError("RECON_PVA is empty: the slices need a channel name")
     for name, value in resolved.items():
         if re.search(r"\s", value):
             raise ConfigError(f"macro {name}={value!r}: a PV name has no blanks")
+        if name not in MACROS and (found := _NOT_IN_NAMES.search(value)):
+            raise ConfigError(f"macro {name}={value!r}: {found[0]!r} can't be in a record's name")
         if name in MACROS and len(value) > _MAX_STRINGOUT:
             raise ConfigError(
                 f"macro {name}={value!r} has {len(value)} characters: "
@@ -293,6 +304,12 @@ def _check_simulated(macros: Mapping[str, str]) -> None:
             f"--simulate with IMAGE_P={image_p}: use {tomo_scan}PvaPluginPVPrefix, "
             f"or an image channel whose name ends in Image"
         )
+
+
+def _may_be_folder(path: Path) -> bool:
+    """False for a file, and below one. A folder that is not there yet is made when it is needed."""
+    there = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
+    return there.is_dir()
 
 
 def _split(arguments: str) -> tuple[str, ...]:

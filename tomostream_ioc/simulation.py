@@ -47,10 +47,7 @@ class SimulatedStream:
         }
 
     async def start(self) -> None:
-        """Start the child and wait until it serves.
-
-        Raises ConfigError with what the child said when it does not.
-        """
+        """Start the child; this process's clients look for its names there from now on."""
         environment = dict(os.environ)
         environment |= {
             "EPICS_CA_SERVER_PORT": str(self._ca_port),
@@ -71,13 +68,21 @@ class SimulatedStream:
             # Ctrl-C reaches the IOC alone, which ends the child itself
             start_new_session=True,
         )
+        os.environ.update(self.client_environment)
+
+    async def ready(self) -> None:
+        """Wait until the child serves.
+
+        Raises ConfigError with how it ended when it does not.
+        """
+        if self._process is None:
+            raise RuntimeError("the simulator was not started")
         try:
             await asyncio.wait_for(self._ready(self._process), _READY_S)
         except TimeoutError:
             await self.stop()
             raise ConfigError(f"the simulator did not get ready in {_READY_S:g} s") from None
         self._tasks.append(asyncio.create_task(_tell_end(self._process)))
-        os.environ.update(self.client_environment)
 
     async def _ready(self, process: asyncio.subprocess.Process) -> None:
         if process.stdout is None:

@@ -31,7 +31,7 @@ SIMULATED = ["--interfaces", "127.0.0.1", "--simulate", SMALL]
 #: the IOC with a CA server that fails some time after it has begun to listen
 CA_FAILS = """
 import asyncio, sys
-from tomostream_ioc import app
+from tomostream_ioc import __main__, app
 
 class Failing(app.IocContext):
     async def broadcast_beacon_loop(self):
@@ -39,7 +39,7 @@ class Failing(app.IocContext):
         raise RuntimeError("the network is on fire")
 
 app.IocContext = Failing
-sys.exit(app.main(sys.argv[2:]))
+sys.exit(__main__.main(sys.argv[2:]))
 """
 
 
@@ -121,7 +121,7 @@ def test_list_pvs_to_a_reader_that_goes_away():
     process.stderr.close()
 
 
-@pytest.mark.parametrize("loaded", ["_multiarray_umath", "p4p/", "libtorch"])
+@pytest.mark.parametrize("loaded", ["_multiarray_umath", "p4p/", "llvmlite"])
 def test_ctrl_c_while_the_program_is_still_loading_ends_it_at_once(tmp_path, loaded):
     process = subprocess.Popen(
         [*PROGRAM, "--interfaces", "127.0.0.1"],

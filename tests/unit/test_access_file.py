@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tomostream_ioc.app import main
+from tomostream_ioc.__main__ import main
 from tomostream_ioc.epics.access import (
     OPEN,
     AccessSecurity,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tomostream_ioc import app
 from tomostream_ioc.config import parse, resolve_macros
+from tomostream_ioc.epics.database import template_macros
 from tomostream_ioc.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ def test_names_follow_the_prefix_and_options_win():
 
 def test_substitutions_file_gives_the_macros_and_options_win():
     example = ROOT / "db" / "tomoStream.substitutions"
-    config = parse(["--substitutions", str(example), "--RECON_PVA", "my:recon"], app._read_macros)
+    config = parse(["--substitutions", str(example), "--RECON_PVA", "my:recon"], template_macros)
     assert config.prefix == "2bmb:TomoStream:"
     assert config.macros["MCT_OPTICS"] == "2bm:MCTOptics:"
     assert config.macros["RECON_PVA"] == "my:recon"
@@ -106,7 +106,18 @@ def run(*arguments, cwd=ROOT):
         (["--png", "slices.xyz"], "ends in .png"),
         (["--simulate", "--TOMO_SCAN", ""], "--simulate needs a TOMO_SCAN prefix"),
         (["--simulate", "--IMAGE_P", "my:prefix"], "an image channel whose name ends in Image"),
-        (["--sim-arguments=--P 'a"], "No closing quotation"),
+        (["--simulate", "--sim-arguments=--P 'a"], "No closing quotation"),
+        (["--sim-arguments=--idle"], "for --simulate, which is not given"),
+        (["--P", "x.y:"], "'.' can't be in a record's name"),
+        (["--P", '{"ts":1}'], "can't be in a record's name"),
+        (["--P", "\u00e4:"], "can't be in a record's name"),
+        (["--RECON_PVA", ""], "the slices need a channel name"),
+        (["--interfaces", "nohost"], "'nohost' is no IPv4 address"),
+        (["--interfaces", ""], "'' is no IPv4 address"),
+        (["--interfaces", "192.0.2.1"], "this machine has no such address"),
+        (["--autosave-dir", ""], "the name is empty"),
+        (["--autosave-dir", __file__], "this is no folder"),
+        (["--autosave-dir", f"{__file__}/below"], "this is no folder"),
     ],
 )
 def test_what_can_not_be_used_ends_with_one_line_and_exit_code_2(arguments, reason):
@@ -117,6 +128,24 @@ def test_what_can_not_be_used_ends_with_one_line_and_exit_code_2(arguments, reas
     assert len(lines) == 1, ended.stderr
     assert lines[0].startswith("tomostream_ioc: ")
     assert reason in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("EPICS_CA_SERVER_PORT", "abc"),
+        ("EPICS_CA_SERVER_PORT", "70000"),
+        ("EPICS_CA_MAX_ARRAY_BYTES", "many"),
+        ("EPICS_PVAS_SERVER_PORT", "99999"),
+        ("EPICS_PVAS_BROADCAST_PORT", "-1"),
+    ],
+)
+def test_a_wrong_variable_of_the_environment_ends_with_one_line(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    ended = run("--interfaces", "127.0.0.1", "--seconds", "1")
+    assert ended.returncode == 2
+    assert len(ended.stderr.splitlines()) == 1, ended.stderr
+    assert name in ended.stderr
 
 
 def test_substitutions_file_that_can_not_be_read_names_file_and_line(tmp_path):

@@ -27,6 +27,8 @@ _TOKEN = re.compile(
     |(?P<word>(?:\$\([^)\n]*\)|\$\{[^}\n]*\}|[^\s{}(),="\#])+)""",
     re.VERBOSE,
 )
+#: names of templates that are ours begin so
+_OUR_TEMPLATES = "tomoStream"
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
 _MAX_DEPTH = 20  # of macros in macros, and of files in files
 
@@ -222,6 +224,24 @@ def read_substitutions(
         else:
             raise reader.error(f"'file' or 'global' is expected, not {keyword!r}")
     return loads
+
+
+def template_macros(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Macros of the tomoStream templates that a substitutions file loads, in its order.
+
+    Raises ConfigError: it loads none, or can't be read.
+    """
+    macros: dict[str, str] = {}
+    loads = [
+        load
+        for load in read_substitutions(path)
+        if Path(load.template).name.startswith(_OUR_TEMPLATES)
+    ]
+    if not loads:
+        raise ConfigError(f"{path} loads no {_OUR_TEMPLATES}*.template")
+    for load in loads:
+        macros |= load.macros
+    return macros
 
 
 def _found(template: str, folder: Path) -> str:

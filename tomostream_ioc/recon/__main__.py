@@ -2,7 +2,10 @@
 
 import sys
 
+from tomostream_ioc.arguments import end_quickly
 from tomostream_ioc.offline.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    exit_code = main(sys.argv[1:])
+    end_quickly()
+    sys.exit(exit_code)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from tomostream_ioc.model.binning import BINNINGS, binned_dtype, binned_gain, binned_shape
-from tomostream_ioc.model.frame import FRAME_DTYPES
 from tomostream_ioc.recon.kernels.binning import (
     bin2_floats,
     bin2_integers,
@@ -56,12 +55,11 @@ def binned_field(field: np.ndarray, dtype: np.dtype, binning: int) -> np.ndarray
     return out * np.float32(binned_gain(dtype, binning))
 
 
-def warm_up() -> None:
-    """Compile for every pixel type, or load what was compiled from disk: 3 s the first time.
+def warm_up(dtype: np.dtype) -> None:
+    """Compile for a pixel type, or load what was compiled from disk.
 
     Else the first frame would wait for it, in the thread that takes all frames.
     """
-    for dtype in sorted(FRAME_DTYPES, key=str):
-        for binning in BINNINGS[1:]:
-            out = np.empty(binned_shape((4, 8), binning), binned_dtype(dtype, binning))
-            FrameBinner(dtype, binning)(out, np.ones((4, 8), dtype))
+    for binning in BINNINGS[1:]:
+        out = np.empty(binned_shape((4, 8), binning), binned_dtype(dtype, binning))
+        FrameBinner(dtype, binning)(out, np.ones((4, 8), dtype))

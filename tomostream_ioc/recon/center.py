@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
 
 from tomostream_ioc.errors import CenterError
 from tomostream_ioc.model.center import CenterEstimate
@@ -259,6 +258,8 @@ class _Seam:
 
     def _outside(self, turn: np.ndarray) -> np.ndarray:
         """Energy (m,) of full turns (m, 2k, w) where a body as wide as the detector has none."""
+        import scipy.fft  # with the first search: it takes 0.2 s
+
         n_fft = fft_length(turn.shape[2] // 2 + 1)
         spectrum = np.asarray(scipy.fft.rfft2(turn, (turn.shape[1], n_fft), axes=(1, 2)))
         nu = np.abs(scipy.fft.fftfreq(turn.shape[1], 1 / turn.shape[1]))[:, None]
@@ -270,6 +271,8 @@ class _Seam:
 
 def without_background(rows: np.ndarray) -> np.ndarray:
     """Sinograms (m, k, n) without what is coarser than _BACKGROUND."""
+    import scipy.fft
+
     n = rows.shape[2]
     pad = n // 2
     # mirrored in its border points the background goes on without a kink

@@ -9,7 +9,6 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-import torch
 
 from tomostream_ioc.errors import EngineError
 from tomostream_ioc.model.center import CenterEstimate
@@ -18,11 +17,12 @@ from tomostream_ioc.model.frame import FRAME_DTYPES
 from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.slices import Slices
 from tomostream_ioc.recon import binning, memory
-from tomostream_ioc.recon.backend import RawFrames, make_backend, resolve_device
+from tomostream_ioc.recon.backend import RawFrames, make_backend
 from tomostream_ioc.recon.backproject import BackProjector
 from tomostream_ioc.recon.center import CenterSearch, HalfTurn, rows_around
 from tomostream_ioc.recon.chain import RING_SCALE, FilterChain
 from tomostream_ioc.recon.corrections import Corrections
+from tomostream_ioc.recon.devices import resolve_device
 from tomostream_ioc.recon.filtered import ChunkedFrames, KeptFrames
 from tomostream_ioc.recon.geometry import ScanGeometry
 from tomostream_ioc.recon.phase import PhaseFilter
@@ -31,7 +31,7 @@ from tomostream_ioc.recon.preprocess import Fields
 from tomostream_ioc.recon.ring import Ring
 from tomostream_ioc.recon.slice_sums import SliceSums
 
-__all__ = ["OrthoEngine", "pinned_empty", "resolve_device", "warm_up"]
+__all__ = ["OrthoEngine", "pinned_empty", "resolve_device", "warm_up", "warm_up_rest"]
 
 #: pixels that are filtered between two heartbeats
 _PIXELS_AT_ONCE = {"cpu": 1 << 27, "cuda": 1 << 30}
@@ -80,7 +80,7 @@ class OrthoEngine:
         n_spare = memory.spare_frames(geometry)
         frame_pixels = geometry.n_rows * geometry.n_cols
         self._device = device = resolve_device(device)
-        at_once = _PIXELS_AT_ONCE[torch.device(device).type]
+        at_once = _PIXELS_AT_ONCE[device.partition(":")[0]]
         self._frames_at_once = min(n_spare, max(1, at_once // frame_pixels))
         ring_itemsize = 8 if compute == "float64" else 2
         self._policies = MemoryPolicies(
@@ -367,6 +367,8 @@ def pinned_empty(shape: tuple[int, ...], dtype: np.dtype | str) -> np.ndarray:
 
     The array keeps the memory alive.
     """
+    import torch  # here, as the CPU does without
+
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     pinned = torch.empty(n_bytes, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
     return pinned.numpy().view(dtype).reshape(shape)
@@ -375,7 +377,9 @@ def pinned_empty(shape: tuple[int, ...], dtype: np.dtype | str) -> np.ndarray:
 def warm_up(device: str = "auto") -> None:
     """Compile the kernels (or load them from disk) and start CUDA before the first frame comes.
 
-    Takes up to a minute the first time. Raises ConfigError: no such device.
+    Takes up to a minute the first time. `warm_up_rest` has what no scan begins with.
+
+    Raises ConfigError: no such device.
     """
     for dtype in ("uint16", "uint8"):
         engine = OrthoEngine(ScanGeometry(n_angles=8, n_rows=4, n_cols=8), dtype, device)
@@ -386,10 +390,24 @@ def warm_up(device: str = "auto") -> None:
         engine.reconstruct(params)
         engine.push(frames, theta_deg, np.arange(8))
         engine.reconstruct(ReconParams(center=4.0, ortho_x=4, ortho_y=4, ortho_z=2, rot_z_deg=1.0))
+        engine.release()
+        binning.warm_up(np.dtype(dtype))
+    binning.warm_up(np.dtype(np.float32))  # of fields
+
+
+def warm_up_rest(device: str = "auto") -> None:
+    """The same for what few need: phase retrieval, and binning of the other pixel types.
+
+    Raises ConfigError: no such device.
+    """
+    for dtype in ("uint16", "uint8"):
+        engine = OrthoEngine(ScanGeometry(n_angles=8, n_rows=4, n_cols=8), dtype, device)
+        engine.push(np.ones((8, 4, 8), dtype), np.arange(8) * 22.5, np.arange(8))
         params = ReconParams(
             center=4.0, ortho_x=4, ortho_y=4, ortho_z=2,
             energy_kev=20.0, distance_mm=50.0, alpha=1e-3, pixel_size_um=2.0,
         )  # fmt: skip
         engine.reconstruct(params)
         engine.release()
-    binning.warm_up()
+    for dtype in sorted(FRAME_DTYPES, key=str):
+        binning.warm_up(dtype)

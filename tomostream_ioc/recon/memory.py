@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
+import sys
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from tomostream_ioc.errors import ArmingError
 from tomostream_ioc.recon.filters import fft_length
@@ -191,12 +191,16 @@ def plans(
 def give_back_unused(device: str) -> None:
     """torch keeps the memory of earlier arrays on a GPU, and what was pinned for it."""
     if device.startswith("cuda"):
+        import torch  # here, as the CPU does without
+
         torch.cuda.empty_cache()
         torch._C._host_emptyCache()
 
 
 def free_gpu_bytes(device: str) -> int:
     """Memory of a GPU that an engine may take."""
+    import torch
+
     return int(_SHARE * torch.cuda.mem_get_info(device)[0])
 
 
@@ -209,7 +213,8 @@ def free_host_bytes() -> int | None:
 
 def is_out_of_memory(error: Exception) -> bool:
     """True for what Python, numpy, torch and CUDA's libraries raise when memory is lacking."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    torch = sys.modules.get("torch")  # without, there is none of its exceptions either
+    if isinstance(error, MemoryError) or (torch and isinstance(error, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
 

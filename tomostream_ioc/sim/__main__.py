@@ -2,7 +2,10 @@
 
 import sys
 
+from tomostream_ioc.arguments import end_quickly
 from tomostream_ioc.sim.process import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    end_quickly()
+    sys.exit(exit_code)

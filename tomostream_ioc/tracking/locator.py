@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 import trackpy
 
 from tomostream_ioc.errors import ParameterError
@@ -26,7 +26,12 @@ from tomostream_ioc.tracking.locate_params import (
 from tomostream_ioc.tracking.peak_table import peak_table
 from tomostream_ioc.tracking.pixel_mask import PixelMask
 from tomostream_ioc.tracking.threads import Threads
-from tomostream_ioc.tracking.torch_finder import TorchFinder
+
+if TYPE_CHECKING:
+    # a second to import, which is for those who have images on a GPU, or want them there
+    import torch
+
+    from tomostream_ioc.tracking.torch_finder import TorchFinder
 
 #: of a GPU; they take about 300 bytes per pixel together
 FRAMES_AT_ONCE = 8
@@ -178,7 +183,7 @@ class Locator:
         self.close()
 
     def _on_cpu(self, given: Any) -> pd.DataFrame:
-        given = given.numpy() if isinstance(given, torch.Tensor) else given
+        given = given.numpy() if _is_tensor(given) else given
         image = np.squeeze(given)
         frame_no = getattr(image, "frame_no", None)
         if self._mask is not None:
@@ -223,6 +228,8 @@ class Locator:
             self._mask.check(one.shape)
         device = self._device or frames.device
         if self._torch_finder is None or self._torch_key != (one.dtype, device):
+            from tomostream_ioc.tracking.torch_finder import TorchFinder
+
             self._torch_finder = TorchFinder(settings, one.dtype, device, self._mask)
             self._torch_key = one.dtype, device
         tables = []
@@ -290,6 +297,10 @@ def locate(
 
 def _checked_device(device: str | torch.device) -> torch.device | None:
     """None: the CPU, by numba."""
+    if device == "cpu":
+        return None
+    import torch
+
     try:
         checked = torch.device(device)
     except RuntimeError as error:
@@ -301,13 +312,20 @@ def _checked_device(device: str | torch.device) -> torch.device | None:
     return checked
 
 
+def _is_tensor(image: Any) -> bool:
+    torch = sys.modules.get("torch")  # without, there are no tensors either
+    return torch is not None and isinstance(image, torch.Tensor)
+
+
 def _is_cuda(image: Any) -> bool:
-    return isinstance(image, torch.Tensor) and image.is_cuda
+    return _is_tensor(image) and image.is_cuda
 
 
 def _as_tensor(image: Any) -> torch.Tensor:
-    if isinstance(image, torch.Tensor):
+    if _is_tensor(image):
         return image
+    import torch
+
     pixels = np.ascontiguousarray(image)
     if not pixels.flags.writeable:
         pixels = pixels.copy()  # torch warns of memory that it could write to

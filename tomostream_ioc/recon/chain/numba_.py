@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from tomostream_ioc.recon.chain import RING_SCALE
-from tomostream_ioc.recon.chain.numba_phase import NumbaPhase
 from tomostream_ioc.recon.filters import fft_length, response
 from tomostream_ioc.recon.geometry import ScanGeometry
 from tomostream_ioc.recon.kernels.fft import FftPlan
@@ -17,6 +18,9 @@ from tomostream_ioc.recon.preprocess import (
     Normalisation,
 )
 from tomostream_ioc.recon.workers import Workers
+
+if TYPE_CHECKING:
+    from tomostream_ioc.recon.chain.numba_phase import NumbaPhase
 
 #: rows of one piece of work: their dark and flat stay in the cache from frame to frame
 _BLOCK_ROWS = 64
@@ -63,6 +67,9 @@ class NumbaFilterChain:
     def set_phase(self, phase: PhaseFilter | None) -> None:
         self._phase = None  # its memory first
         if phase is not None:
+            # its transforms take 0.2 s to import
+            from tomostream_ioc.recon.chain.numba_phase import NumbaPhase
+
             self._phase = NumbaPhase(phase, self._workers, _BLOCK_ROWS)
 
     def filter(self, slots: np.ndarray, places: np.ndarray) -> int:
