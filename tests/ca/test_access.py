@@ -15,6 +15,7 @@ import pytest
 from ca_ioc import PREFIX, Ioc, wait_for
 from raw_client import RawClient
 
+from tomostream_ioc.epics import direct_messages
 from tomostream_ioc.epics.access import read_access_file
 from tomostream_ioc.epics.group import TomoStreamGroup
 
@@ -199,9 +200,13 @@ def test_no_text_of_an_exception_reaches_a_client(
     async def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("a secret of the program")
 
+    def broken_too(*_: Any) -> None:
+        raise RuntimeError("a secret of the program")
+
     client.channel(full)
     with monkeypatch.context() as patch:
         patch.setattr(record, "_read", broken)
+        patch.setattr(direct_messages, "payload_of", broken_too)
         assert client.read(full) == f"{full}: internal error"
         patch.setattr(record, "put", broken)
         assert client.put(full, "5", notify=False) == f"{full}: internal error"

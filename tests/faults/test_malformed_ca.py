@@ -339,8 +339,14 @@ def test_27_mutated_conversations_leave_a_server_that_serves(
         if len(open_ones) > 20:
             open_ones.pop(chance.randrange(20)).close()
         udp.send(mutated(chance, [VERSION, search(CENTER, 1), search("x", 2), search(CENTER, 3)]))
-    for connection in open_ones:
+    last = RawConnection(ioc.port)  # connections are accepted in their order
+    last.send(hello(), message(raw_ca.ECHO))
+    last.until(raw_ca.ECHO)
+    for connection in (*open_ones, last):
         connection.close()
+    server = ioc.server
+    assert server is not None
+    wait_for(lambda: len(server.circuits) == 1, "all that they asked to be worked on")
     assert client.put("Center", "12.5") == 1
     assert client.get("Center") == 12.5
     wait_for(lambda: ioc.value("CA_CLNT_CNT") == 1, "the clients to be gone")

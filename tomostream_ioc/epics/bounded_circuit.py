@@ -1,9 +1,12 @@
 """One CA client's connection, that costs a bounded amount whatever the client does.
 
 caproto 1.3.0 believes a length field (4 GB is collected in memory), leaves a connection open but
-dead after an unknown channel id, and blocks all clients once one of them does not read. Here a
-request is handled before the next one is read, so that nothing but monitor updates can pile up,
-and those are bounded; a client that breaks the protocol is disconnected, as a C IOC does.
+dead after an unknown channel id, and blocks all clients once one of them does not read. Here what
+has come is worked on before more is read, so that nothing but monitor updates can pile up, and
+those are bounded; a client that breaks the protocol is disconnected, as a C IOC does.
+
+Answers to all requests that came together go out together, and the client's own monitor updates
+with them: each write to a socket is a system call, and lets other threads take the interpreter.
 """
 
 from __future__ import annotations
@@ -18,13 +21,15 @@ from caproto.asyncio.server import VirtualCircuit
 from caproto.server.common import DisconnectedCircuit
 
 from tomostream_ioc.epics.access import plain_address
-from tomostream_ioc.epics.ca_messages import BadMessageError, read_message
+from tomostream_ioc.epics.ca_messages import BadMessageError, Message, Received, to_command
 from tomostream_ioc.epics.limited_log import LimitedLog
 from tomostream_ioc.epics.updates import Updates
 
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 16  # requests of one client that are worked on before somebody else's turn
+_READ_BYTES = 2**16
+_MOST_UNSENT_BYTES = 2**16  # where asyncio's transports begin to ask for a pause
 
 
 class BoundedCircuit(VirtualCircuit):
@@ -40,8 +45,11 @@ class BoundedCircuit(VirtualCircuit):
         self.client_username = ""
         self.updates = Updates()
         #: what caproto's server puts weak references to updates into
-        self.subscription_queue: Any = _Taker(self.updates)
-        self._message_limit = message_limit
+        self.subscription_queue: Any = _Taker(self)
+        self._received = Received(message_limit)
+        self._answers: list[bytes] = []
+        self._flush_is_due = False
+        self._waits_for_room = False
         self._log_lines = log_lines
         self._left_out_told = 0
         self._in_turn = 0
@@ -56,13 +64,23 @@ class BoundedCircuit(VirtualCircuit):
         sock = self.client.writer.get_extra_info("socket")
         if sock is not None:  # as in C: a client whose host lost its power is noticed
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self.tasks.create(self._send_updates())
 
     async def recv(self) -> None:
-        """Read and answer one request. Raises DisconnectedCircuit when it was the last one."""
+        """Wait for requests and answer them. Raises DisconnectedCircuit after the last ones."""
         try:
-            command = await read_message(self.client.reader, self._message_limit)
-            await self._handle(command)
+            data = await self.client.reader.read(_READ_BYTES)
+            if not data:
+                raise EOFError
+            self._received.add(data)
+            while (message := self._received.next_message()) is not None:
+                if self._answers:  # should this one wait, they need not
+                    self.flush_soon()
+                if not await self._answer_directly(message):
+                    await self._handle(to_command(message))
+                if self._turn_is_over():
+                    await self._send_answers()
+                    await asyncio.sleep(0)
+            await self._send_answers()
         except (EOFError, OSError):
             await self.close()
             raise DisconnectedCircuit from None
@@ -72,11 +90,15 @@ class BoundedCircuit(VirtualCircuit):
         except BadMessageError as error:
             await self._give_up(error)
             raise DisconnectedCircuit from error
-        # a client with a thousand requests in one packet is not the only one; a few at once let
-        # the updates that follow from them go out together
+
+    def _turn_is_over(self) -> bool:
+        """A client with a thousand requests in one packet is not the only one."""
         self._in_turn = (self._in_turn + 1) % _AT_ONCE
-        if not self._in_turn:
-            await asyncio.sleep(0)
+        return not self._in_turn
+
+    async def _answer_directly(self, message: Message) -> bool:
+        """Answer a request without an object of caproto's for it; False where it needs one."""
+        return False
 
     async def _handle(self, command: Any) -> None:
         try:
@@ -84,14 +106,61 @@ class BoundedCircuit(VirtualCircuit):
         except Exception as error:  # whatever a client has sent: unknown ids, types, orders
             if isinstance(command, ca.CreateChanRequest) and not self._knows(command.cid):
                 # a name with a filter that is none; caproto has no channel to answer for
-                await self._send_buffers(bytes(ca.CreateChFailResponse(cid=command.cid)))
+                self.answer(bytes(ca.CreateChFailResponse(cid=command.cid)))
                 return
             raise BadMessageError(f"{type(command).__name__}: {error}") from error
         responses = await self._process_command(command)
-        if responses:
-            await self.send(*responses)
+        if responses and self.connected:
+            self.answer(b"".join(self.circuit.send(*responses)))
         for response in responses or ():
             self._settle(command, response)
+
+    def answer(self, message: bytes) -> None:
+        """Send this with all other answers of this turn."""
+        self._answers.append(message)
+
+    async def _send_answers(self) -> None:
+        """Hand what there is to the socket; wait for a client that does not read it."""
+        self.flush()
+        if self.client.writer.transport.get_write_buffer_size() > _MOST_UNSENT_BYTES:
+            await self.client.writer.drain()
+
+    def flush_soon(self) -> None:
+        """Send answers and updates once what is going on now has ended."""
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            asyncio.get_running_loop().call_soon(self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush_is_due = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Hand answers to the socket, and updates as long as it takes them."""
+        transport = self.client.writer.transport
+        if not self.connected or transport.is_closing():
+            self._answers.clear()
+            return
+        while self._answers or self.updates:
+            parts, self._answers = self._answers, []
+            if transport.get_write_buffer_size() <= _MOST_UNSENT_BYTES:
+                self._tell_left_out()
+                parts.append(self.updates.take())
+            elif not self._waits_for_room:
+                self._waits_for_room = True
+                self.tasks.create(self._flush_when_there_is_room())
+            if not parts:
+                return
+            transport.write(b"".join(parts))
+
+    async def _flush_when_there_is_room(self) -> None:
+        try:
+            await self.client.writer.drain()
+        except OSError:
+            return  # whoever reads from it closes the connection
+        finally:
+            self._waits_for_room = False
+        self.flush()
 
     def _knows(self, cid: int) -> bool:
         return cid in self.circuit.channels
@@ -108,6 +177,7 @@ class BoundedCircuit(VirtualCircuit):
         self._log_lines.say(
             f"bad message from {self.client_hostname}", "disconnected %s: %s", self.who, error
         )
+        self.flush()
         self._tell_last(error)
         await self.close()
 
@@ -160,28 +230,6 @@ class BoundedCircuit(VirtualCircuit):
                 if subscription.subscriptionid in waiting:
                     self.subscriptions_to_resend.setdefault(spec, []).append(subscription)
 
-    async def _send_updates(self) -> None:
-        try:
-            while True:
-                batch = await self.updates.take()
-                self._tell_left_out()
-                await self._send_unchecked(batch)
-        except DisconnectedCircuit:
-            await self.close()
-        except Exception:
-            log.exception("updates for %s can't be sent", self.who)
-            await self.close()
-
-    async def _send_unchecked(self, updates: list[Any]) -> None:
-        """As send(), without caproto's check of their order: a third of the work for an update."""
-        if not self.connected:
-            return
-        try:
-            parts = (part for each in updates for part in (bytes(each.header), *each.buffers))
-            await self.client.send(b"".join(parts))
-        except (OSError, ca.CaprotoNetworkError) as error:
-            raise DisconnectedCircuit from error
-
     def _tell_left_out(self) -> None:
         new = self.updates.left_out - self._left_out_told
         if new:
@@ -198,8 +246,10 @@ class BoundedCircuit(VirtualCircuit):
 class _Taker:
     """What caproto's server takes for a queue of weak references to updates."""
 
-    def __init__(self, updates: Updates):
-        self._updates = updates
+    def __init__(self, circuit: BoundedCircuit):
+        self._circuit = circuit
 
     async def put(self, reference: Any) -> None:
-        self._updates.add(reference())
+        update = reference()
+        self._circuit.updates.add(update.subscriptionid, bytes(update))
+        self._circuit.flush_soon()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import struct
+from typing import NamedTuple
 
 import caproto as ca
 from caproto._commands import Commands
@@ -12,7 +12,10 @@ from caproto._headers import ExtendedMessageHeader, MessageHeader
 
 from tomostream_ioc.errors import ConfigError
 
-_HEADER_BYTES, _EXTENSION_BYTES = 16, 8
+#: command, payload bytes, data type, count, two parameters
+HEADER = struct.Struct(">HHHHII")
+_EXTENSION = struct.Struct(">II")  # payload bytes, count
+_HEADER_BYTES, _EXTENSION_BYTES = HEADER.size, _EXTENSION.size
 _EXTENDED = 0xFFFF
 _ALIGNMENT = 8
 #: what EPICS_CA_MAX_ARRAY_BYTES is without the variable, in C and here
@@ -48,31 +51,70 @@ def max_message_bytes() -> int:
     return min(max(array_bytes, DEFAULT_MAX_ARRAY_BYTES), _MOST_ARRAY_BYTES) + _OVERHEAD_BYTES
 
 
-async def read_message(reader: asyncio.StreamReader, limit_bytes: int) -> ca.Message:
-    """The next request; memory is taken for what is there, never for what a length field claims.
+class Message(NamedTuple):
+    """One request: the fields of its header, whole header and payload as they came."""
 
-    Raises BadMessageError for what can't be a request, EOFError when the client has gone.
+    command: int
+    data_type: int
+    n_elements: int
+    first: int  # "parameter 1": the server's id of the channel in most requests
+    second: int  # "parameter 2": the client's id of the request in most requests
+    header: bytes
+    payload: bytes
+
+
+class Received:
+    """What has come from one client and is not worked on yet; bounded by one message.
+
+    Memory is taken for what is there, never for what a length field claims.
     """
-    head = await reader.readexactly(_HEADER_BYTES)
-    command, payload_bytes = struct.unpack_from(">HH", head)
-    if payload_bytes == _EXTENDED:
-        head += await reader.readexactly(_EXTENSION_BYTES)
-        payload_bytes = struct.unpack_from(">I", head, _HEADER_BYTES)[0]
-        header = ExtendedMessageHeader.from_buffer_copy(head)
-    else:
-        header = MessageHeader.from_buffer_copy(head)
-    kind = Commands[ca.CLIENT].get(command)
-    if kind is None:
-        raise BadMessageError(f"{command} is no request of Channel Access")
-    if payload_bytes % _ALIGNMENT:
-        raise BadMessageError(f"a payload of {payload_bytes} bytes is no multiple of 8")
-    if payload_bytes > limit_bytes:
-        raise BadMessageError(
-            f"a message of {payload_bytes} bytes, at most {limit_bytes} are taken",
-            ca.CAStatus.ECA_TOLARGE,
-        )
-    payload = bytearray(await reader.readexactly(payload_bytes)) if payload_bytes else bytearray()
+
+    def __init__(self, limit_bytes: int):
+        self._limit_bytes = limit_bytes
+        self._bytes = b""
+        self._at = 0
+
+    def add(self, data: bytes) -> None:
+        """Call it when ``next_message`` has given None: what is left is part of one message."""
+        rest = self._bytes[self._at :]
+        self._bytes, self._at = rest + data if rest else data, 0
+
+    def next_message(self) -> Message | None:
+        """The next request, None until all of it is there. Raises BadMessageError."""
+        data, at = self._bytes, self._at
+        there = len(data) - at
+        if there < _HEADER_BYTES:
+            return None
+        command, size, data_type, count, first, second = HEADER.unpack_from(data, at)
+        header_bytes = _HEADER_BYTES
+        if size == _EXTENDED:
+            header_bytes += _EXTENSION_BYTES
+            if there < header_bytes:
+                return None
+            size, count = _EXTENSION.unpack_from(data, at + _HEADER_BYTES)
+        if command not in Commands[ca.CLIENT]:
+            raise BadMessageError(f"{command} is no request of Channel Access")
+        if size % _ALIGNMENT:
+            raise BadMessageError(f"a payload of {size} bytes is no multiple of 8")
+        if size > self._limit_bytes:
+            raise BadMessageError(
+                f"a message of {size} bytes, at most {self._limit_bytes} are taken",
+                ca.CAStatus.ECA_TOLARGE,
+            )
+        if there < header_bytes + size:
+            return None
+        begin = at + header_bytes
+        self._at = begin + size
+        header, payload = data[at:begin], data[begin : self._at]
+        return Message(command, data_type, count, first, second, header, payload)
+
+
+def to_command(message: Message) -> ca.Message:
+    """The request as an object of caproto's. Raises BadMessageError for what can't be one."""
+    kind = Commands[ca.CLIENT][message.command]
+    layout = MessageHeader if len(message.header) == _HEADER_BYTES else ExtendedMessageHeader
+    header = layout.from_buffer_copy(message.header)
     try:
-        return kind.from_wire(header, memoryview(payload))
+        return kind.from_wire(header, memoryview(bytearray(message.payload)))
     except Exception as error:
         raise BadMessageError(f"a damaged {kind.__name__}: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,20 @@ class Wire(ChannelData):
         """What access security gives to a client, see access.py."""
         raise NotImplementedError
 
+    @property
+    def choices(self) -> Sequence[str]:
+        """The strings of an enum."""
+        return self._data.get("enum_strings", ())
+
+    @property
+    def stamp_bytes(self) -> bytes:
+        """The time stamp as it is sent: seconds and nanoseconds since 1990, big-endian."""
+        return bytes(self._data["timestamp"])
+
+    def may_read(self, address: str, user: str) -> bool:
+        """Whether a client may; see ``grant``."""
+        return self.grant(address, user).right >= Right.READ
+
     def check_access(self, hostname, username):
         """Rights of a client. ``hostname`` is its address: see IocCircuit and plain_address."""
         return _RIGHTS[self.grant(hostname or "", username or "").right] & self.client_rights
@@ -109,11 +123,18 @@ class Wire(ChannelData):
         """Send to the monitors whose mask has one of ``flags`` (caproto sends to all)."""
         for observer in self.observers:
             observer(flags)
+        self._content.clear()
         self._posting = flags
         try:
-            await super().publish(flags)
+            for queue, by_sync in self._queues.items():
+                await queue.post(self, self._eligible(by_sync.get(None, {})), flags)
+                if len(by_sync) > 1:  # filters that wait for a state of the server's
+                    await super().publish(flags)
         finally:
             self._posting = 0
+
+    def _eligible(self, by_type: Mapping[str, set[Any]]) -> list[Any]:
+        return [spec for specs in by_type.values() for spec in specs if spec.mask & self._posting]
 
     async def subscribe(self, queue, sub_spec, sub) -> None:
         """Take on a monitor; one of a type that the value can't be read as is refused."""
@@ -124,16 +145,24 @@ class Wire(ChannelData):
             raise
 
     def _is_eligible(self, ss) -> bool:
-        return bool(ss.mask & self._posting) and super()._is_eligible(ss)
+        """For caproto's publish(), which is left those that wait for a state."""
+        waits = ss.channel_filter.sync is not None
+        return waits and bool(ss.mask & self._posting) and super()._is_eligible(ss)
 
     async def _read(self, data_type):
+        whole = self._data
         try:
+            if self.data_type == ChannelType.CHAR and isinstance(self.value, int):
+                # caproto makes a string of bytes only; below it becomes the right one
+                self._data = {**whole, "value": bytes([self.value])}
             metadata, values = await super()._read(data_type)
         except (CaprotoError, ValueError, OverflowError):
             if not self._posting:
                 raise
             # a monitor of a number on a text that is none must not spoil the put of that text
             return self._zero(data_type)
+        finally:
+            self._data = whole
         if isinstance(data_type, _LongStringChannelType):
             # C counts the NUL of a long string
             return metadata, [*values, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from functools import cache
 from typing import Any
 
@@ -24,6 +25,7 @@ WHOLE = (
 )
 
 _EPICS_EPOCH_S = 631_152_000  # 1990 as POSIX time
+_STAMP = struct.Struct(">II")
 _FORMS = ["Default", "String", "Binary", "Decimal", "Hex", "Exponential", "Engineering"]
 _ENUM, _STRING, _LONG_TEXT, _BYTES = "enum", "s", "ab", "aB"
 # kind of a field in the tables of dbd.py -> p4p's code; VAL has the kinds of its CA type
@@ -95,7 +97,7 @@ class Layout:
             return np.asarray(value).view(np.uint8), ChannelType.CHAR
         if self._code == _STRING:
             return [value.encode()], ChannelType.STRING
-        return np.array([value]), _WIRE_TYPES.get(self._code, ChannelType.DOUBLE)
+        return (value,), _WIRE_TYPES.get(self._code, ChannelType.DOUBLE)
 
     def _value(self) -> Any:
         value = self.channel.value
@@ -114,10 +116,10 @@ class Layout:
                 return int(value)
 
     def _time(self) -> dict[str, int]:
-        stamp = self._record.epics_timestamp
+        seconds, nanoseconds = _STAMP.unpack(self._record.stamp_bytes)
         return {
-            "secondsPastEpoch": stamp.secondsSinceEpoch + _EPICS_EPOCH_S,
-            "nanoseconds": stamp.nanoSeconds,
+            "secondsPastEpoch": seconds + _EPICS_EPOCH_S,
+            "nanoseconds": nanoseconds,
             "userTag": 0,
         }
 

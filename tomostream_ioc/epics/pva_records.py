@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import logging
 import threading
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from caproto import CAStatus, SubscriptionType
@@ -15,6 +17,7 @@ from p4p.server import DynamicProvider, ServerOperation, StaticProvider
 from p4p.server.raw import SharedPV
 
 from tomostream_ioc.epics.access import plain_address
+from tomostream_ioc.epics.eager import run_eagerly
 from tomostream_ioc.epics.put_log import PutLog
 from tomostream_ioc.epics.pva_nt import WHOLE, Layout, code_of
 from tomostream_ioc.epics.pva_sink import Provider
@@ -44,10 +47,11 @@ class PvaRecords:
         self._fields = DynamicProvider("fields", self)
         self._records: Mapping[str, Record] = {}
         self._channels: dict[str, RecordChannel] = {}
-        self._lock = threading.Lock()  # of _channels: fields are made in p4p's threads
+        self._lock = threading.Lock()  # of _channels and _put_count, for p4p's threads
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._puts: asyncio.Queue[_Put] = asyncio.Queue()
-        self._turns = threading.BoundedSemaphore(_MAX_PUTS)
+        self._puts: deque[_Put] = deque()
+        self._put_count = 0  # handed over and not done yet
+        self._is_putting = False
         self._putting: asyncio.Task[None] | None = None
         self._waiting: set[asyncio.Task[None]] = set()
 
@@ -60,7 +64,6 @@ class PvaRecords:
     def serve(self, records: Iterable[Record]) -> None:
         """Serve these from the running loop, which must be the records' own."""
         self._loop = asyncio.get_running_loop()
-        self._putting = self._loop.create_task(self._put_in_turn())
         self._records = {record.pvname: record for record in records}
         for name in self._records:
             self._names.add(name, self._channel(name, "VAL").pv)
@@ -73,8 +76,9 @@ class PvaRecords:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        while not self._puts.empty():
-            self._puts.get_nowait().operation.done(error=_ENDING)
+        for put in self._puts:
+            put.operation.done(error=_ENDING)
+        self._puts.clear()
         for channel in self._channels.values():
             channel.close()
         self._names.close()
@@ -113,22 +117,46 @@ class PvaRecords:
         return False
 
     def put(self, channel: RecordChannel, operation: ServerOperation) -> None:
-        if not self._turns.acquire(blocking=False):
+        with self._lock:
+            is_turn = self._put_count < _MAX_PUTS
+            self._put_count += is_turn
+        if not is_turn:
             operation.done(error="too many puts wait")
-        elif not self.hand_over(self._puts.put_nowait, _Put(channel, operation)):
-            self._turns.release()
+        elif not self.hand_over(self._take, _Put(channel, operation)):
+            self._put_is_done()
             operation.done(error=_ENDING)
+
+    def _put_is_done(self) -> None:
+        with self._lock:
+            self._put_count -= 1
 
     # --- on the loop --------------------------------------------------------------------------
 
-    async def _put_in_turn(self) -> None:
-        while True:
-            put = await self._puts.get()
-            try:
-                await self._do(put)
-            finally:
-                self._turns.release()
-            await asyncio.sleep(0)  # who puts without end is not the only client
+    def _take(self, put: _Put) -> None:
+        if self._loop is None:
+            self._put_is_done()
+            put.operation.done(error=_ENDING)
+            return
+        self._puts.append(put)
+        if not self._is_putting:
+            self._next()
+
+    def _next(self) -> None:
+        """Do the put whose turn it is; the one after it when others have had theirs."""
+        self._is_putting = bool(self._puts)
+        if not self._puts:
+            return
+        self._putting = run_eagerly(self._do(self._puts.popleft()))
+        if self._putting is None:
+            self._done(None)
+        else:
+            self._putting.add_done_callback(self._done)
+
+    def _done(self, _task: asyncio.Task[None] | None) -> None:
+        self._put_is_done()
+        self._is_putting = bool(self._puts)
+        if self._puts:
+            asyncio.get_running_loop().call_soon(self._next)
 
     async def _do(self, put: _Put) -> None:
         try:
@@ -181,7 +209,7 @@ class RecordChannel:
         process = _option(operation, "process")
         if process is False and layout.channel.processes_when_put:
             raise PutError("this value takes effect by processing: not with process=false")
-        address, user = plain_address(operation.peer()), operation.account()
+        address, user = _address_of(operation.peer()), operation.account()
         if self.name == "ASG":  # clients over CA are told of it, which only its server does
             raise PutError("put ASG over Channel Access")
         put_log = self._records.put_log
@@ -234,6 +262,9 @@ class _Put:
     @property
     def name(self) -> str:
         return self.operation.name()
+
+
+_address_of = lru_cache(4096)(plain_address)
 
 
 def _option(operation: ServerOperation, name: str) -> bool | None:

@@ -73,6 +73,10 @@ class Field(Wire):
         return self.record.epics_timestamp
 
     @property
+    def stamp_bytes(self) -> bytes:
+        return self.record.stamp_bytes
+
+    @property
     def client_rights(self) -> AccessRights:
         return AccessRights.READ if self.spec.read_only else self.record.client_rights
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter, deque
-from typing import Any
 
 #: a client that keeps up never has as many waiting; about 1 MB
 MOST_WAITING = 1000
@@ -22,44 +20,39 @@ class Updates:
 
     def __init__(self, most_waiting: int = MOST_WAITING):
         self._most_waiting = most_waiting
-        self._waiting: deque[Any] = deque()
+        self._waiting: deque[tuple[int, bytes]] = deque()
         self._of: Counter[int] = Counter()  # subscription's id -> how many wait
-        self._there = asyncio.Event()
         #: updates that were left out since the start
         self.left_out = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def add(self, update: Any) -> None:
-        """Take on an EventAddResponse."""
-        self._waiting.append(update)
-        self._of[update.subscriptionid] += 1
+    def add(self, subscription_id: int, message: bytes) -> None:
+        """Take on the message of an update."""
+        self._waiting.append((subscription_id, message))
+        self._of[subscription_id] += 1
         if len(self._waiting) > max(self._most_waiting, len(self._of)):
             self._leave_one_out()
-        self._there.set()
 
     def _leave_one_out(self) -> None:
         while True:  # ends: more updates than monitors, so one has two
             oldest = self._waiting.popleft()
-            if self._of[oldest.subscriptionid] > 1:
-                self._of[oldest.subscriptionid] -= 1
+            if self._of[oldest[0]] > 1:
+                self._of[oldest[0]] -= 1
                 self.left_out += 1
                 return
             self._waiting.append(oldest)
 
-    async def take(self) -> list[Any]:
-        """Wait for updates; as many as go into one packet of about 64 kB, oldest first."""
-        await self._there.wait()
+    def take(self) -> bytes:
+        """As many updates as go into one packet of about 64 kB, oldest first."""
         batch, size = [], 0
         while self._waiting and size < _BATCH_BYTES:
-            update = self._waiting.popleft()
-            self._one_less(update.subscriptionid)
-            batch.append(update)
-            size += len(update)
-        if not self._waiting:
-            self._there.clear()
-        return batch
+            subscription_id, message = self._waiting.popleft()
+            self._one_less(subscription_id)
+            batch.append(message)
+            size += len(message)
+        return b"".join(batch)
 
     def _one_less(self, subscription_id: int) -> None:
         self._of[subscription_id] -= 1
@@ -69,15 +62,11 @@ class Updates:
     def forget(self, subscription_id: int) -> None:
         """Drop what waits for a monitor that has been cancelled."""
         if self._of.pop(subscription_id, 0):
-            kept = [u for u in self._waiting if u.subscriptionid != subscription_id]
-            self._waiting = deque(kept)
-            if not kept:
-                self._there.clear()
+            self._waiting = deque(each for each in self._waiting if each[0] != subscription_id)
 
     def clear(self) -> set[int]:
         """Drop everything; the ids of the monitors that had something waiting."""
         had = set(self._of)
         self._waiting.clear()
         self._of.clear()
-        self._there.clear()
         return had

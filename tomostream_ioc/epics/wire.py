@@ -51,7 +51,10 @@ def _number_of_text(raw: bytes) -> float | int:
 
 def _number(data: Any, data_type: ChannelType) -> float | int:
     raw = _scalar(data)
-    number = _number_of_text(raw) if _is_string(data_type) else raw.item()
+    if _is_string(data_type):
+        number = _number_of_text(raw)
+    else:
+        number = raw.item() if isinstance(raw, np.generic) else raw
     if not math.isfinite(number):
         raise PutError(f"{number} is not a finite number")
     return number
