@@ -1,5 +1,7 @@
 """Faults 4, 5 and 10 to 12: dark, flat and theta that can't be used."""
 
+import time
+
 import numpy as np
 import pytest
 from support.processes import wait_for
@@ -75,10 +77,21 @@ def refused(rig, reason):
     rig.run()
 
 
-def test_10_no_theta_yet_refuses_the_start(rig):
+def test_10_no_theta_yet_is_waited_for_as_an_image_is(rig):
+    """For longer than a channel may take to answer: users start before the scan."""
     rig.detector.close()
     rig.start_detector()
-    refused(rig, "no angles came from T:StreamTheta")
+    token = rig.ioc.start()
+    rig.ioc.wait_status("waiting for angles from T:StreamTheta: start the scan")
+    rig.detector.do("theta 0")  # posted, and still empty
+    time.sleep(9)  # --timeout 8
+    assert not rig.ioc.ca.put_done(token)
+    assert rig.ioc.status().startswith("Arming: waiting for angles from T:StreamTheta")
+    assert severity(rig, "ThetaPVAName") == 0
+    rig.scan()
+    rig.ioc.wait_status("waiting for the first projection")
+    rig.send(1)
+    rig.ioc.wait_status("1 of 60")
 
 
 def test_10_theta_channel_missing_refuses_the_start(rig):

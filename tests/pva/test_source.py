@@ -137,6 +137,20 @@ def test_fields_and_theta_that_can_not_be_used(sender: Script, source: PvaSource
     assert len(recorder.fields) == 1
 
 
+def test_theta_that_is_posted_empty_before_the_scan_is_not_there_yet(
+    sender: Script, source: PvaSource
+):
+    recorder = opened(source)
+    for _ in range(2):
+        sender.do("theta 0")
+        sender.do("dark")
+        wait_for(lambda: len(recorder.fields) == 1, what="what was posted behind it")
+        recorder.fields.clear()
+    sender.do("theta 10")
+    wait_for(lambda: recorder.thetas, what="angles")
+    assert recorder.thetas_rejected == []
+
+
 def test_a_wrong_channel_is_named_and_harms_nothing(sender: Script, source: PvaSource):
     sender.do("dark")
     sender.do("theta 10")

@@ -62,8 +62,15 @@ def test_axis_is_found_and_put_into_center_when_users_want_it(ioc):
     )
     ioc.put("Center", 80, wait=True)
     put_find_center(ioc)
-    assert ioc.get("Center") == ioc.get("CenterFound")
+    found = ioc.get("CenterFound")
+    assert ioc.get("Center") == found
     assert ioc.get("FramesDropped") == 0
+
+    # both follow before the put completes, and come back
+    ioc.put("StreamBinning", "2x", wait=True)
+    assert ioc.get("Center") == ioc.get("CenterFound") == (found + 0.5) / 2 - 0.5
+    ioc.put("StreamBinning", "1x", wait=True)
+    assert ioc.get("Center") == ioc.get("CenterFound") == found
 
 
 def test_center_follows_by_itself_in_the_next_run(ioc):

@@ -35,7 +35,8 @@ class FakeSource:
         self.opened = 0
         self.refuse = None
         self.image_there = True
-        self.theta = THETA
+        self.theta: np.ndarray | None = THETA
+        self.theta_there = True
         self.next_id = 1
 
     def open(self, names, handler, timeout_s):
@@ -45,8 +46,8 @@ class FakeSource:
         handler.on_first_projection_id(0)
         for what in ("dark", "flat"):
             handler.on_connection(what, what, False)
-        handler.on_connection("theta", "theta", True)
-        if self.theta is not None:
+        handler.on_connection("theta", "theta", self.theta_there)
+        if self.theta is not None and self.theta_there:
             handler.on_theta(np.array(self.theta))
         handler.on_connection("image", "image", self.image_there)
         self.opened += 1

@@ -1,5 +1,6 @@
 """The search for the axis: accuracy, and a confidence that is low whenever the result is wrong."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -9,7 +10,7 @@ import torch
 from test_recon_phantom import Phantom as Volume
 from test_recon_phantom import engine_for, half_turn, middle
 
-from tomostream_ioc.errors import CenterError
+from tomostream_ioc.errors import CenterError, ParameterError
 from tomostream_ioc.model.center import TRUSTED
 from tomostream_ioc.recon.center import CenterSearch, HalfTurn, rows_around
 from tomostream_ioc.recon.engine import OrthoEngine
@@ -221,6 +222,49 @@ def test_engine_finds_the_axis_of_what_is_in_its_ring(library):
 
 
 @pytest.mark.parametrize("library", ["numba", "torch"])
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_search_filters_nothing_and_phase_retrieval_has_no_part_in_it(library, shown):
+    engine = engine_for(VOLUME, 120, library=library)
+    engine.push(VOLUME.raw(TURN, 45.3), TURN, np.arange(120))
+    plain = middle(VOLUME, center=52.0)
+    before = engine.reconstruct(plain) if shown else None
+    blurred = replace(plain, energy_kev=20.0, distance_mm=300.0, alpha=1e-3, pixel_size_um=2.0)
+    too_much = replace(blurred, alpha=1e-9)  # slices would be refused
+    with pytest.raises(ParameterError, match="phase retrieval would average"):
+        engine.reconstruct(too_much)
+    # after which nothing is filtered, with whatever parameters
+    real, filtered = engine._chain.filter, []
+    engine._chain.filter = lambda slots, places: filtered.append(slots) or real(slots, places)
+    expected = engine.find_center(plain)
+    assert abs(expected.center - 45.3) < 0.25
+    for params in (blurred, too_much, replace(plain, filter_type="Ramp")):
+        assert engine.find_center(params) == expected
+    assert filtered == []
+    if before is not None:
+        assert np.array_equal(engine.reconstruct(plain).z, before.z)
+        assert filtered == []
+
+
+@pytest.mark.parametrize("library", ["numba", "torch"])
+def test_a_search_has_the_newest_fields_and_the_slices_have_them_afterwards(library):
+    flat = VOLUME.flat()
+    flat[:, 20:30] *= 0.5
+    raw = VOLUME.raw(TURN, 45.3, flat=flat)
+    expected = engine_for(VOLUME, 120, library=library)
+    engine = engine_for(VOLUME, 120, library=library)
+    engine.push(raw, TURN, np.arange(120))
+    engine.reconstruct(middle(VOLUME))
+    for each in (engine, expected):
+        each.set_flat(flat)
+    expected.push(raw, TURN, np.arange(120))
+    assert engine.find_center(middle(VOLUME)) == expected.find_center(middle(VOLUME))
+    # a frame that comes between them is no reason to take the old ones for up to date
+    engine.push(raw[:1], TURN[:1], np.arange(1))
+    shown, fresh = engine.reconstruct(middle(VOLUME)), expected.reconstruct(middle(VOLUME))
+    assert np.abs(shown.z - fresh.z).max() < 1e-5 * np.abs(fresh.z).max()
+
+
+@pytest.mark.parametrize("library", ["numba", "torch"])
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 def test_line_integrals_of_a_row(library, dtype):
     volume, theta = Volume(96, 24), half_turn(30)
@@ -234,14 +278,14 @@ def test_line_integrals_of_a_row(library, dtype):
     engine.set_flat(flat)
     engine.push(raw, theta, np.arange(30))
     engine.reconstruct(middle(volume))
-    found = engine._chain.line_integrals(np.array([3, 7, 29]), 12)
+    found = engine._chain.line_integrals(np.array([3, 7, 29]), 12, 0)
     p = volume.projections(theta, 45.3)[[3, 7, 29], 12]
     assert np.abs(found - p).max() < 0.02
     zinger = raw.copy()
     zinger[3, 12, 50] *= 2
     engine.push(zinger, theta, np.arange(30))
-    engine.reconstruct(middle(volume, dezinger=3))
-    assert np.abs(engine._chain.line_integrals(np.array([3]), 12)[0] - found[0])[40:60].max() < 0.15
+    cleaned = engine._chain.line_integrals(np.array([3]), 12, 3)
+    assert np.abs(cleaned[0] - found[0])[40:60].max() < 0.15
 
 
 def test_a_heartbeat_can_end_the_search():

@@ -175,7 +175,7 @@ def test_line_integrals_are_what_the_filter_gets(library, dezinger):
     slots = np.array([5, 2, 70])
     n_fft = fft_length(N)
     for row in (0, 1, 3, 4, 10, 19):
-        integrals = chain.line_integrals(slots, row)
+        integrals = chain.line_integrals(slots, row, dezinger)
         assert integrals.shape == (3, N)
         spectrum = np.fft.rfft(integrals, n_fft, axis=1) * response("Ramp", n_fft)
         filtered = RING_SCALE * np.fft.irfft(spectrum, n_fft, axis=1)[:, :N]

@@ -113,9 +113,39 @@ def test_abort_while_arming(rig):
     assert rig.state() is RunState.IDLE
 
 
+def test_angles_that_come_late_are_waited_for_as_an_image_is(rig):
+    """For longer than a channel may take to answer, 0.3 s here."""
+    rig.source.theta = None
+    rig.runner.start(NAMES, PARAMS)
+    sentence = "Arming: waiting for angles from sim:Theta: start the scan"
+    wait_for(lambda: rig.runner.status().message == sentence)
+    threading.Event().wait(0.5)
+    assert rig.runner.status().message == sentence
+    rig.source.handler.on_theta(THETA)
+    wait_for(lambda: "waiting for the first projection" in rig.runner.status().message)
+    rig.source.send()
+    wait_for(lambda: rig.state() is RunState.RUNNING)
+
+
+def test_the_scan_is_on_its_way_while_fields_are_taken_and_angles_have_time(rig):
+    rig.source.theta = None
+    run_id = rig.runner.start(NAMES, PARAMS)
+    wait_for(lambda: rig.source.handler is not None)
+    rig.source.handler.on_frame_type("DarkField")
+    threading.Event().wait(1.2)  # three times 0.3 s is over
+    assert "waiting for angles" in rig.runner.status().message
+    assert "FrameType is DarkField" in rig.runner.status().message
+    rig.source.handler.on_frame_type("Projection")
+    began_s = time.monotonic()
+    wait_for(lambda: rig.listener.ended == [run_id])
+    assert 0.8 < time.monotonic() - began_s < 3.0
+    assert "no angles came from sim:Theta" in rig.runner.status().message
+
+
 @pytest.mark.parametrize(
     ("prepare", "reason"),
     [
+        (lambda s: setattr(s, "theta_there", False), "theta channel sim:Theta does not answer"),
         (lambda s: setattr(s, "refuse", "FrameType does not answer"), "FrameType does not answer"),
         (lambda s: setattr(s, "theta", None), "no angles came from sim:Theta"),
         (lambda s: setattr(s, "theta", np.zeros(5)), "constant"),

@@ -185,6 +185,76 @@ def test_center_stays_when_the_confidence_is_low(rig):
     assert rig.runner.status().center_found == 2.0
 
 
+def found_again(rig, binning, frames=3, shape=(8, 16)):
+    """Put another binning in the run that is on, and let it go on."""
+    engines = len(rig.engines)
+    params = rig.runner.set_binning(binning)
+    wait_for(lambda: rig.state() is RunState.ARMING)
+    for _ in range(frames):
+        rig.source.send(shape=shape)
+    wait_for(lambda: len(rig.engines) > engines and rig.state() is RunState.RUNNING)
+    assert rig.runner.status().center_found == params.center
+    return params.center
+
+
+def test_what_was_found_scales_with_center_when_the_binning_changes(rig):
+    """By itself found and put into Center: both name one place in every binning."""
+    rig.runner.set_center_auto(True)
+    rig.run()
+    fill(rig)
+    wait_for(lambda: rig.listener.changed)
+    assert rig.runner.status().center_found == 7.25
+    assert [found_again(rig, binning) for binning in (2, 4, 2, 1)] == [3.375, 1.4375, 3.375, 7.25]
+    # found again, in frames that are binned: the same column of the detector at 1x
+    found_again(rig, 2)
+    rig.engine.found = CenterEstimate(3.5, 0.9)
+    for _ in range(15):
+        rig.source.send()
+    search_id = rig.runner.find_center()
+    wait_for(lambda: rig.listener.searches_ended == [search_id])
+    assert rig.runner.status().center_found == 3.5
+    assert found_again(rig, 1) == 7.5
+    assert rig.runner.status().center_confidence == 0.9
+    # also while no run is on; the next one begins without
+    rig.runner.abort()
+    wait_for(lambda: rig.listener.ended)
+    rig.runner.set_binning(4)
+    assert rig.runner.status().center_found == 1.5
+    rig.runner.start(NAMES, PARAMS)
+    wait_for(lambda: rig.state() is RunState.ARMING)
+    assert rig.runner.status().center_found == 0.0
+
+
+def test_what_was_found_scales_with_center_when_the_detector_bins(rig):
+    rig.runner.set_center_auto(True)
+    rig.run()
+    fill(rig)
+    wait_for(lambda: rig.listener.changed)
+    for _ in range(4):  # three strays, then it is a change
+        rig.source.send(shape=(4, 8))
+    wait_for(lambda: len(rig.engines) == 2 and rig.state() is RunState.RUNNING)
+    assert rig.listener.changed[-1].center == rig.runner.status().center_found == 3.375
+    assert found_again(rig, 2, shape=(4, 8)) == 1.4375
+
+
+def test_what_is_found_while_the_binning_is_put_is_in_the_new_pixels(rig):
+    rig.run()
+    fill(rig)
+
+    class Late:
+        def step(self):
+            rig.runner.set_binning(2)
+            return CenterEstimate(7.25, 0.9)
+
+    seen = []
+    rig.listener.center_search_ended = lambda search_id: seen.append(rig.runner.status())
+    rig.engine.center_search = lambda params: Late()
+    rig.runner.find_center()
+    wait_for(lambda: seen)
+    assert seen[0].center_found == 3.375
+    assert "Centre found at 3.38" in seen[0].message
+
+
 def test_an_engine_that_fails_in_a_search_is_a_fault_and_the_search_ends(rig):
     rig.run()
     fill(rig)

@@ -98,6 +98,7 @@ class ThetaConsumer(SettledConsumer):
     """The angle of every frame: {float[] value, int sizex} or an NTScalarArray, degrees."""
 
     what = "theta"
+    _came = False
 
     def settled(self, value: Value, initial: bool) -> None:
         try:
@@ -106,6 +107,7 @@ class ThetaConsumer(SettledConsumer):
             self._handler.on_theta_rejected(str(error))
         else:
             if theta_deg is not None:
+                self._came = True
                 self._handler.on_theta(theta_deg)
 
     def _theta(self, value: Value, initial: bool) -> np.ndarray | None:
@@ -116,7 +118,8 @@ class ThetaConsumer(SettledConsumer):
         if isinstance(n_angles, int) and 0 < n_angles < data.size:
             data = data[:n_angles]
         if data.size == 0:
-            if initial:
+            # posted empty again before a scan: still not there
+            if initial or not self._came:
                 return None
             raise ThetaError("theta is empty: start the scan on the tomoScan side")
         return np.array(data, dtype=np.float64)

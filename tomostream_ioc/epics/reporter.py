@@ -146,6 +146,7 @@ class RunReporter:
         await show(group.ortho_y, params.ortho_y)
         await show(group.ortho_z, params.ortho_z)
         await show(group.pixel_size, params.pixel_size_um)
+        await show(group.center_found, group.control.status().center_found)  # scales with Center
 
     async def show_running(self) -> None:
         await show(self._group.start_recon, int(self.running))

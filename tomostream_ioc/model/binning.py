@@ -43,6 +43,14 @@ def effective_params(params: ReconParams, binning: int) -> ReconParams:
     return replace(params, pixel_size_um=params.pixel_size_um * binning)
 
 
+def rebinned_column(column: float, old: int, new: int) -> float:
+    """The same column of the detector after a change of binning; 0, never set, stays 0.
+
+    A bin begins at the detector's first pixel, whatever is cut at the end.
+    """
+    return (column + 0.5) * (old / new) - 0.5 if column else 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """Where the axis and the slices are, in pixels of the frame."""
@@ -76,7 +84,7 @@ class Place:
         were never set and stay so.
         """
         scale = old / new
-        center = (self.center + 0.5) * scale - 0.5 if self.center else 0.0
+        center = rebinned_column(self.center, old, new)
         x, y, z = self.ortho_x, self.ortho_y, self.ortho_z
         if (x, y, z) == (0, 0, 0):
             return Place(center, x, y, z)

@@ -90,7 +90,8 @@ class RunStatus:
     frame_rate_hz: float = 0.0
     recon_rate_hz: float = 0.0
     latency_s: float = 0.0  # newest frame's arrival -> its slices posted
-    center_found: float = 0.0  # detector column of the axis that the last search found
+    # the axis that the last search found, in pixels of the frames as they are binned now
+    center_found: float = 0.0
     center_confidence: float = 0.0  # 0..1, of that; 0 when the search failed
     # (n_rows, n_cols) of the frames that are reconstructed, binned; None before the first run
     frame_shape: tuple[int, int] | None = None

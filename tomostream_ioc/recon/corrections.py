@@ -155,7 +155,7 @@ class Corrections:
         slots = np.flatnonzero(ring.filled)
         slots = slots[order_in_turn(ring.theta_rad[slots])]
         heartbeat()
-        sinogram = self._chain.line_integrals(slots, row)  # (k, n_cols)
+        sinogram = self._chain.line_integrals(slots, row, params.dezinger)  # (k, n_cols)
         found = stripes.stripes(sinogram, heartbeat=heartbeat)
         n_own = len(slots)
         projector = self._projector.over(n_own + 2, 1)

@@ -207,7 +207,9 @@ class OrthoEngine:
     def center_search(self, params: ReconParams) -> CenterSearch:
         """Begin to look for the axis of rotation in what is in the ring, around ortho_z.
 
-        What the search needs is copied here; its steps can go on while frames are pushed.
+        What the search needs is copied here; its steps can go on while frames are pushed. It has
+        dark, flat and dezinger as the slices have them, and no phase retrieval: this leaves the
+        axis where it is, and takes whole frames.
 
         Raises ParameterError: slices outside the detector. CenterError: too few angles or columns.
         EngineError: out of memory.
@@ -220,23 +222,22 @@ class OrthoEngine:
     def _center_search(
         self, params: ReconParams, slots: np.ndarray, half_turn: HalfTurn
     ) -> CenterSearch:
-        self._refilter(params)  # dark, flat and dezinger as the slices have them
+        self._bring_fields()  # no frame is filtered
 
         def sinograms() -> Iterator[np.ndarray]:
             for row in rows_around(params.ortho_z, self.geometry.n_rows):
                 self._heartbeat()
-                yield self._chain.line_integrals(slots[half_turn.frames], row)
+                frames = slots[half_turn.frames]
+                yield self._chain.line_integrals(frames, row, params.dezinger)
 
         return CenterSearch.of(half_turn, sinograms(), params.center)
 
     def find_center(self, params: ReconParams) -> CenterEstimate:
         """The axis of rotation, at once; raises as `center_search`."""
         search = self.center_search(params)
-        while True:
+        while (found := search.step()) is None:
             self._heartbeat()
-            found = search.step()
-            if found is not None:
-                return found
+        return found
 
     def reset(self) -> None:
         """Empty the ring; dark, flat and memory stay."""
@@ -317,15 +318,19 @@ class OrthoEngine:
             self._chain.set_filter(params.filter_type)
             self._chain.set_dezinger(params.dezinger)
             self._chain.set_phase(phase)
-            if self._fields_in_chain != self._fields.version:
-                normalisation = self._fields.normalisation()
-                self._chain.set_fields(normalisation)
-                self._n_unusable = normalisation.n_bad
-                self._fields_in_chain = self._fields.version
+            self._bring_fields()
             self._key = key
         if len(self._ring.stale_slots()):
             self._sums.invalidate()
         self._filtered.refresh()
+
+    def _bring_fields(self) -> None:
+        """Give the chain the newest dark and flat; what was filtered with others stays stale."""
+        if self._fields_in_chain != self._fields.version:
+            normalisation = self._fields.normalisation()
+            self._chain.set_fields(normalisation)
+            self._n_unusable = normalisation.n_bad
+            self._fields_in_chain = self._fields.version
 
     def _checked(
         self, frames: np.ndarray, theta_deg: np.ndarray, slots: np.ndarray

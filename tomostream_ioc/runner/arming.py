@@ -25,8 +25,9 @@ _TICK_S = 0.2
 _NAMES_S = 3.0
 #: dark and flat may come after the first image, and a run begins without them
 _FIELD_WAIT_S = 1.0
-#: users start the reconstruction before the scan: the first image may take longer than a channel
-_FIRST_IMAGE_FACTOR = 3.0
+#: users start the reconstruction before the scan: what a channel carries may take longer to come
+#: than the channel
+_SCAN_FACTOR = 3.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,13 +66,7 @@ class Arming:
         with self._board.beating():
             channel = self._source.open(job.names, intake, min(self._timeout_s, _NAMES_S))
         self._board.beat(job)
-        self._wait(
-            job,
-            lambda: intake.has_theta,
-            self._timeout_s,
-            "Arming: waiting for angles",
-            lambda: self._why_no_theta(intake, job.names.theta_pva),
-        )
+        self._angles(job, intake)
         self._wait(
             job,
             lambda: intake.connected.get("image", False),
@@ -79,7 +74,7 @@ class Arming:
             f"Arming: waiting for {channel}",
             lambda: f"the image channel {channel} does not answer: is the PVA plugin enabled?",
         )
-        scan = self._first_image(job, intake, channel, _FIRST_IMAGE_FACTOR * self._timeout_s)
+        scan = self._first_image(job, intake, channel, _SCAN_FACTOR * self._timeout_s)
         self._params.set_frame_shape(scan.frame_shape, scale=False)
         self._default_params(scan)
         return self._build(job, intake, scan)
@@ -101,9 +96,37 @@ class Arming:
         except ArmingError as error:
             raise EngineError(f"could not arm again after '{reason}': {error}") from error
 
+    def _angles(self, job: Job, intake: Intake) -> None:
+        """Wait for the channel; then as for an image, as tomoScan fills it when a scan begins."""
+        channel, what = job.names.theta_pva, "Arming: waiting for angles"
+        alarms, limit_s = self._board.notices.alarms, self._timeout_s
+
+        def why() -> str:
+            alarm = alarms().get("ThetaPVAName")
+            if alarm is not None:
+                return alarm.message
+            if not intake.connected.get("theta", False):
+                return f"the theta channel {channel} does not answer: is tomoScan running?"
+            if intake.takes_fields:
+                return f"FrameType is {intake.frame_type}"
+            return f"no angles came from {channel}: has the scan started?"
+
+        def answers() -> bool:
+            return intake.has_theta or intake.connected.get("theta", False)
+
+        def came() -> bool:
+            return intake.has_theta or "ThetaPVAName" in alarms()
+
+        self._wait(job, answers, limit_s, what, why)
+        self._wait(
+            job, came, _SCAN_FACTOR * limit_s, f"{what} from {channel}: start the scan", why,
+            hold=lambda: intake.takes_fields,
+        )  # fmt: skip
+        self._wait(job, lambda: intake.has_theta, limit_s, f"{what} that can be used", why)
+
     def _first_image(self, job: Job, intake: Intake, channel: str, limit_s: float) -> ArmedScan:
         def why() -> str:
-            if intake.frame_type not in ("Projection", ""):
+            if intake.takes_fields:
                 return f"FrameType is {intake.frame_type}"
             return f"no image came from {channel}: is the detector acquiring?"
 
@@ -114,8 +137,7 @@ class Arming:
                 limit_s,
                 "Arming: waiting for the first projection",
                 why,
-                # dark and flat fields are being taken: the scan is on its way
-                hold=lambda: intake.frame_type not in ("Projection", ""),
+                hold=lambda: intake.takes_fields,
             )
             scan = intake.scan
             if scan is None:  # size or angles changed in this very moment
@@ -148,14 +170,6 @@ class Arming:
             if left_s <= 0:
                 raise ArmingError(f"{why()} (waited {limit_s:g} s)")
             self._board.sleep(min(left_s, _TICK_S))
-
-    def _why_no_theta(self, intake: Intake, channel: str) -> str:
-        alarm = self._board.notices.alarms().get("ThetaPVAName")
-        if alarm is not None:
-            return alarm.message
-        if not intake.connected.get("theta", False):
-            return f"the theta channel {channel} does not answer: is tomoScan running?"
-        return f"no angles came from {channel}: has the scan started?"
 
     def _build(self, job: Job, intake: Intake, scan: ArmedScan) -> Armed:
         """Make the engine for the scan and give it the fields that fit."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tomostream_ioc.errors import ArmingError
-from tomostream_ioc.model.binning import Place, binned_shape, check_binning
+from tomostream_ioc.model.binning import Place, binned_shape, check_binning, rebinned_column
 from tomostream_ioc.model.control import ChannelNames, MemoryUse, RunListener, RunStatus
 from tomostream_ioc.model.counters import Counters
 from tomostream_ioc.model.lens import Crossing, middle
@@ -61,7 +61,6 @@ class Board:
         self.buffer_size = "0/0"
         self.bad_pixels = 0
         self.memory = MemoryUse()
-        self.center_found = 0.0
         self.center_confidence = 0.0
         self._latency_s = 0.0
         self._posted = 0
@@ -118,7 +117,6 @@ class Board:
             frame_rate_hz=self._frame_rate.update(counts.usable),
             recon_rate_hz=self._recon_rate.update(self._posted),
             latency_s=self._latency_s,
-            center_found=self.center_found,
             center_confidence=self.center_confidence,
             heartbeat_s=self._heartbeat_s,
             alarms=self.notices.alarms(),
@@ -128,7 +126,8 @@ class Board:
 class ParamStore:
     """The newest parameters; one frozen snapshot is used per reconstruction.
 
-    The axis and the slices are in pixels of frames that are binned by ``binning``.
+    The axis and the slices are in pixels of frames that are binned by ``binning``; so is the axis
+    that was found, and it scales with Center.
     """
 
     def __init__(self, wake: threading.Event) -> None:
@@ -138,6 +137,8 @@ class ParamStore:
         self._binning = 1
         self._frame_shape: tuple[int, int] | None = None
         self._rebinned: _Rebinned | None = None
+        self._found = 0.0
+        self._found_binning = 1
         self.listener: RunListener | None = None
 
     @property
@@ -150,6 +151,21 @@ class ParamStore:
         with self._lock:
             shape, binning = self._frame_shape, self._binning
         return None if shape is None else binned_shape(shape, binning)
+
+    @property
+    def center_found(self) -> float:
+        """The axis that the last search has found; 0 before."""
+        with self._lock:
+            return self._found_now()
+
+    def set_found(self, center: float, binning: int) -> float:
+        """A search has found the axis in frames of that binning; returns `center_found`."""
+        with self._lock:
+            self._found, self._found_binning = center, binning
+            return self._found_now()
+
+    def _found_now(self) -> float:
+        return rebinned_column(self._found, self._found_binning, self._binning)
 
     def put(self, params: ReconParams) -> None:
         """A user's change."""
@@ -224,6 +240,9 @@ class ParamStore:
             if not scale or last is None or self._params is None:
                 return
             old, new = (binned_shape(shape, self._binning) for shape in (last, frame_shape))
+            if self._found:
+                found = replace(self._params, center=self._found_now()).rescaled(old, new)
+                self._found, self._found_binning = found.center, self._binning
             params = self._params = self._params.rescaled(old, new)
         if self.listener is not None:
             self.listener.params_changed(params)

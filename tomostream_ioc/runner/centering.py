@@ -118,10 +118,11 @@ class Centering:
 
     def _show(self, found: CenterEstimate, binning: int) -> None:
         board = self._board
-        board.center_found = center = round(found.center, 3)
+        center = round(found.center, 3)
+        shown = self._params.set_found(center, binning)
         board.center_confidence = found.confidence
         why = f": {found.reason}" if found.reason else ""
-        text = f"Centre found at {center:.2f}, confidence {found.confidence:.2f}{why}"
+        text = f"Centre found at {shown:.2f}, confidence {found.confidence:.2f}{why}"
         if self.auto and found.trusted:
             text += "; Center was set to it"
             self._params.set_center(center, binning)

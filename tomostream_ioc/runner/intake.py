@@ -121,6 +121,11 @@ class Intake:
     def frame_type(self) -> str:
         return self._frame_type
 
+    @property
+    def takes_fields(self) -> bool:
+        """Dark or flat fields are being taken: the scan is on its way."""
+        return self._frame_type not in ("Projection", "")
+
     def take_rearm_reason(self, scan: ArmedScan) -> str:
         """Why a run on this scan must arm again, '' when it need not."""
         with self._lock:

@@ -127,7 +127,11 @@ class Runner:
         self._sink.set_crosshair(on)
 
     def status(self) -> RunStatus:
-        return replace(self._board.status(self._run_ids), frame_shape=self._params.frame_shape)
+        return replace(
+            self._board.status(self._run_ids),
+            frame_shape=self._params.frame_shape,
+            center_found=self._params.center_found,
+        )
 
     def last_slices(self) -> tuple[Slices, SliceMeta] | None:
         """What was published last, in this run or an earlier one."""
@@ -168,6 +172,7 @@ class Runner:
     def _run(self, job: Job) -> None:
         board = self._board
         board.new_run()
+        self._params.set_found(0.0, 1)
         self._centering.new_run()
         self._sink.set_alarm(None)
         intake = Intake(

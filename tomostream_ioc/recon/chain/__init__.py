@@ -45,11 +45,11 @@ class FilterChain(Protocol):
         """
         ...
 
-    def line_integrals(self, slots: np.ndarray, row: int) -> np.ndarray:
+    def line_integrals(self, slots: np.ndarray, row: int, dezinger: int) -> np.ndarray:
         """Detector row ``row`` of the raw frames of slots (k,), before the filter: (k, n_cols).
 
-        -log of the transmission, with dezinger and unusable pixels bridged as in `filter`;
-        float32 or float64.
+        -log of the transmission, with a median window of ``dezinger`` pixels (0 for none) and
+        unusable pixels bridged as in `filter`; float32 or float64. `set_fields` comes first.
         """
         ...
 

@@ -127,7 +127,7 @@ class NumbaFilterChain:
             self._workers.map(block, range(0, self._n_rows, _BLOCK_ROWS))
         return n_nan
 
-    def line_integrals(self, slots: np.ndarray, row: int) -> np.ndarray:
+    def line_integrals(self, slots: np.ndarray, row: int, dezinger: int) -> np.ndarray:
         logs = np.empty((len(slots), self._raw.shape[2]), np.float32)
 
         def some(first: int, end: int) -> None:
@@ -139,7 +139,7 @@ class NumbaFilterChain:
                     self._fields.gain,
                     (TRANSMISSION_FLOOR, TRANSMISSION_CEILING),
                     self._runs,
-                    self._dezinger,
+                    dezinger,
                     logs[i : i + 1],
                 )
 

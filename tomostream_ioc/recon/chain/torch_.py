@@ -145,20 +145,19 @@ class TorchFilterChain:
             contrast = bridged(contrast, bad)
         return phase.retrieved(contrast.to(self._compute))
 
-    def line_integrals(self, slots: np.ndarray, row: int) -> np.ndarray:
-        return np.concatenate(
-            [self._some_integrals(slots[i : i + _ROWS], row) for i in range(0, len(slots), _ROWS)]
-        )
+    def line_integrals(self, slots: np.ndarray, row: int, dezinger: int) -> np.ndarray:
+        parts = [slots[i : i + _ROWS] for i in range(0, len(slots), _ROWS)]
+        return np.concatenate([self._some_integrals(part, row, dezinger) for part in parts])
 
-    def _some_integrals(self, slots: np.ndarray, row: int) -> np.ndarray:
+    def _some_integrals(self, slots: np.ndarray, row: int, dezinger: int) -> np.ndarray:
         first, end = row, row + 1
-        if self._dezinger:  # its window reaches to the rows beside
+        if dezinger:  # its window reaches to the rows beside
             first, end = max(row - _DEZINGER_REACH, 0), row + 1 + _DEZINGER_REACH
         index = torch.from_numpy(slots).to(self._raw.device)
         raw = self._raw[index, first:end].to(self._device)  # (k, few, n_cols)
         pixels = to_float(raw, self._dtype.name, self._offset.dtype)
-        if self._dezinger:
-            pixels = without_zingers(pixels, self._dezinger)
+        if dezinger:
+            pixels = without_zingers(pixels, dezinger)
         ratio = (pixels[:, row - first] - self._offset[row]) * self._gain[row]  # (k, n_cols)
         bad = ~torch.isfinite(ratio) | self._unusable[row]
         logs = ratio.clamp_(TRANSMISSION_FLOOR, TRANSMISSION_CEILING).log_().to(self._compute)
