@@ -12,6 +12,9 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+from screens.adl import FONT_HEIGHT, INDENT
+from screens.widgets import ROW_HEIGHT, TEXT_HEIGHT
+
 SCREENS = Path(__file__).resolve().parent / "adl"
 #: a class that adl2pydm writes and PyDM no longer has; a plain widget does the same here
 GONE = "PyDMAbsoluteGeometry"
@@ -19,6 +22,7 @@ GONE = "PyDMAbsoluteGeometry"
 MARGINS = ("marginTop", "marginBottom", "marginLeft", "marginRight")
 #: one pixel within the limits that the records have, 0..2448
 SLIDER_STEPS = 2449
+FONT_SIZE = "10"  # points, of all text
 
 
 def convert(folder: Path) -> list[Path]:
@@ -43,10 +47,16 @@ def corrected(ui: str) -> str:
         for widget in custom.findall("customwidget"):
             if widget.findtext("class") == GONE:
                 custom.remove(widget)
+    for size in root.iter("pointsize"):  # adl2pydm takes the font from the height too
+        size.text = FONT_SIZE
     for widget in root.iter("widget"):
         kind = widget.get("class")
         if kind == GONE:
             widget.set("class", "QWidget")
+        elif kind == "PyDMLabel" and _is_line(widget):
+            _grow(widget, INDENT, ROW_HEIGHT)  # all of the ground, for the alarm's border
+        elif kind == "QLabel" and _is_line(widget):
+            _grow(widget, 0, TEXT_HEIGHT)
         elif kind == "PyDMEnumButton":
             for name in MARGINS:
                 _property(widget, name, "number", "0")
@@ -58,6 +68,24 @@ def corrected(ui: str) -> str:
             _property(widget, "showLimitLabels", "bool", "false")
             _property(widget, "num_steps", "number", str(SLIDER_STEPS))
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def _grow(widget: ElementTree.Element, margin_x: int, height: int) -> None:
+    """A line of text as high as here: in the file it is as high as MEDM's font, without margins."""
+    (place,) = widget.iterfind("property[@name='geometry']/rect")
+    above = (height - FONT_HEIGHT) // 2
+    for name, more in (
+        ("x", -margin_x),
+        ("y", -above),
+        ("width", 2 * margin_x),
+        ("height", 2 * above),
+    ):
+        (number,) = place.iterfind(name)
+        number.text = str(int(number.text or "") + more)
+
+
+def _is_line(widget: ElementTree.Element) -> bool:
+    return widget.findtext("property[@name='geometry']/rect/height") == str(FONT_HEIGHT)
 
 
 def _property(widget: ElementTree.Element, name: str, kind: str, value: str) -> None:

@@ -8,6 +8,7 @@ import tomllib
 from itertools import combinations
 from pathlib import Path
 
+import medm_fonts
 import phoebus_widgets
 import pytest
 import screen_files
@@ -26,17 +27,31 @@ def each(paths):
 
 
 @pytest.fixture(scope="module")
-def served() -> set[str]:
-    """Names of all records of the product, without prefix."""
-    listed = subprocess.run(
+def listed() -> dict[str, dict[str, str]]:
+    """What --list-pvs says of each record, by its name without prefix."""
+    heads, *lines = subprocess.run(
         [sys.executable, "-m", "tomostream_ioc", "--P", "t:", "--R", "r:", "--list-pvs"],
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
-    ).stdout
-    names = {line.split()[0] for line in listed.splitlines() if line.startswith("t:r:")}
-    return {name.removeprefix("t:r:") for name in names}
+    ).stdout.splitlines()
+    starts = [heads.index(head) for head in heads.split()]
+    ends = [*starts[1:], None]
+    rows = [
+        [line[start:end].strip() for start, end in zip(starts, ends, strict=True)] for line in lines
+    ]
+    return {
+        row[0].removeprefix("t:r:"): dict(zip(heads.split(), row, strict=True))
+        for row in rows
+        if row[0].startswith("t:r:")
+    }
+
+
+@pytest.fixture(scope="module")
+def served(listed) -> set[str]:
+    """Names of all records of the product, without prefix."""
+    return set(listed)
 
 
 def records(paths: list[Path]) -> set[str]:
@@ -104,6 +119,76 @@ def test_texts_have_no_parentheses_which_adl2pydm_makes_braces_of(path):
     for widget in screen_files.adl(path).widgets:
         if widget.symbol == "text" and widget.title:
             assert "(" not in widget.title.replace(PREFIX, ""), widget.title
+
+
+@each(ADL)
+def test_medm_cuts_no_text_of_a_screen(path):
+    texts = 0
+    for widget in screen_files.adl(path).widgets:
+        _, _, width, height = widget.geometry
+        if widget.symbol in ("text", "message button", "related display"):
+            text = (widget.title or "").replace(PREFIX, "2bmb:TomoStream:")
+            if widget.symbol == "text":
+                wide = medm_fonts.text_width(text, height)
+            else:  # a leading - stands for: no icon
+                wide = medm_fonts.button_width(text.removeprefix("-"), height)
+            assert wide <= width, (text, width)
+            texts += 1
+    assert texts > 10
+
+
+@each(ADL)
+def test_medm_cuts_no_choice_of_a_record(path, listed):
+    for widget in screen_files.adl(path).widgets:
+        if widget.symbol in ("choice button", "menu"):
+            record = widget.contents["control"]["chan"].removeprefix(PREFIX)
+            choices = [text.split(" (")[0] for text in listed[record]["limits"].split(", ")]
+            _, _, width, height = widget.geometry
+            assert len(choices) > 1
+            for choice in choices:
+                if widget.symbol == "menu":
+                    assert medm_fonts.menu_width(choice, height) <= width, (record, choice)
+                else:
+                    wide = medm_fonts.choice_width(choice, height)
+                    assert wide <= width // len(choices), (record, choice)
+
+
+@each(ADL)
+def test_medm_shows_whole_strings_and_states(path, listed):
+    """A number that is too long gets a smaller font; a text at the left is cut."""
+    for widget in screen_files.adl(path).widgets:
+        if widget.symbol != "text update":
+            continue
+        _, _, width, height = widget.geometry
+        record = widget.contents["monitor"]["chan"].removeprefix(PREFIX).split(".")[0]
+        kind, limits = listed[record]["type"], listed[record]["limits"]
+        if kind in ("bo", "bi", "busy", "mbbo"):
+            for state in limits.split(", "):
+                wide = medm_fonts.text_width(state.split(" (")[0], height)
+                assert wide <= width, (record, state)
+        elif kind == "stringout" and record.startswith("SR_"):  # sentences
+            assert medm_fonts.text_width(39 * "x", height) <= width, record
+
+
+def test_medm_shows_the_sentence_of_a_status_in_two_parts(listed):
+    """Of 256 characters as many as two lines hold; the second goes on where the first ends."""
+    for path, record in (("tomoStream", "ReconStatus"), ("crystal", "Crystal:Status")):
+        (screen,) = (each for each in ADL if each.stem == path)
+        first, second = (
+            widget
+            for widget in screen_files.adl(screen).widgets
+            if widget.symbol == "text update"
+            and widget.contents["monitor"]["chan"].startswith(f"{PREFIX}{record}.VAL[")
+        )
+        parts = []
+        for widget in (first, second):
+            begin, end = widget.contents["monitor"]["chan"].split("[")[1].rstrip("]").split(":")
+            parts.append(range(int(begin), int(end) + 1))
+            _, _, width, height = widget.geometry
+            assert medm_fonts.text_width(len(parts[-1]) * "x", height) <= width
+        assert (parts[0].start, parts[1].start) == (0, parts[0].stop)
+        assert parts[1].stop > 200
+        assert listed[record]["type"] == "waveform"
 
 
 @each(ADL)

@@ -99,6 +99,31 @@ def test_buttons_of_the_screen_move_the_axis_and_end_and_begin_the_run(ioc, conv
     ioc.wait_status("Running")
 
 
+def test_two_lines_of_medm_have_the_whole_sentence(ioc):
+    """By the array filter in the names; of a shorter one the second is empty, not the old one."""
+    (screen,) = (path for path in ADL if path.stem == "tomoStream")
+    names = [name for name in screen_files.pvs(screen) if "ReconStatus" in name]
+
+    def lines() -> list[str]:
+        return [ioc.ca.get(name.replace(PREFIX, ioc.prefix), as_string=True) for name in names]
+
+    tomo_scan = ioc.get("TomoScanPVPrefix")
+    ioc.put("AbortRecon", 1)
+    ioc.wait_value("StartRecon", 0)
+    assert lines() == [ioc.status(), ""]
+    ioc.put("TomoScanPVPrefix", "no:such:tomoScan:", wait=True)
+    try:
+        ioc.put("StartRecon", 1)
+        sentence = ioc.wait_status("Not started")
+        assert all(lines())
+        assert "".join(lines()) == sentence
+    finally:
+        ioc.put("TomoScanPVPrefix", tomo_scan, wait=True)
+        ioc.put("StartRecon", 1)
+        ioc.wait_status("Running")
+    wait_for(lambda: lines()[1] == "", 5, "a second line that is empty again")
+
+
 def test_each_channel_of_the_phoebus_screens_is_served_over_ca_and_pva(ioc):
     """Phoebus reads records by the one or by the other, as the site has set it."""
     found = {name for path in BOB for name in screen_files.pvs(path)}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from screens.widgets import (
     COLOURS,
     PALETTE,
+    TEXT_HEIGHT,
     Bar,
     Box,
     Button,
@@ -24,6 +25,11 @@ from screens.widgets import (
 
 VERSION = "030122"
 SUFFIX = ".adl"
+#: MEDM takes the font from the height: at this one, all that is read is as large as what is typed
+FONT_HEIGHT = 14
+#: width of a character of that font, where MEDM's own aliases of fixed fonts are installed
+CHARACTER = 7
+INDENT = 2  # of a text on its ground
 
 
 def text_of(screen: Screen) -> str:
@@ -60,6 +66,13 @@ def _place(x: int, y: int, width: int, height: int) -> list[str]:
     return [f"x={x}", f"y={y}", f"width={width}", f"height={height}"]
 
 
+def _line(widget: Widget, height: int, number: int = 0, indent: int = 0) -> list[str]:
+    """The place of a line of text in the middle of the widget's line of that height."""
+    y = widget.y + number * height + (height - FONT_HEIGHT) // 2
+    x, width = widget.x + indent, widget.width - 2 * indent
+    return _block("object", *_place(x, y, width, FONT_HEIGHT))
+
+
 def _channel(pv: str) -> str:
     return f'chan="$(P)$(R){pv}"'
 
@@ -84,18 +97,16 @@ def _widget(widget: Widget) -> list[str]:
         case Box():
             return block("rectangle", *_block('"basic attribute"', f"clr={COLOURS[widget.colour]}"))
         case Label():
-            colour = _block('"basic attribute"', f"clr={COLOURS[widget.colour]}")
-            return block("text", *colour, f'textix="{widget.text}"', *_align(widget.align))
-        case Readback():
-            text, ground = ("dark text", "dark") if widget.alarm else ("read text", "read")
-            return block(
-                '"text update"',
-                *_ends("monitor", widget.pv, text, ground),
-                *(['clrmod="alarm"'] if widget.alarm else []),
+            small = widget.height == TEXT_HEIGHT
+            return _block(
+                "text",
+                *(_line(widget, TEXT_HEIGHT) if small else place),
+                *_block('"basic attribute"', f"clr={COLOURS[widget.colour]}"),
+                f'textix="{widget.text}"',
                 *_align(widget.align),
-                *(['format="string"'] if widget.string else []),
-                *_block("limits"),
             )
+        case Readback():
+            return _readback(widget)
         case Entry():
             return block(
                 '"text entry"',
@@ -142,6 +153,30 @@ def _widget(widget: Widget) -> list[str]:
                 f'label="-{widget.text}"',
             )
     raise TypeError(f"MEDM has no {type(widget).__name__}")
+
+
+def _readback(widget: Readback) -> list[str]:
+    """The ground, and lines of a lower font on it: MEDM has no other way to set a font's size.
+
+    MEDM does not wrap. A text of several lines is shown in parts of so many characters as fit, by
+    the array filter of Channel Access.
+    """
+    text, ground = ("dark text", "dark") if widget.alarm else ("read text", "read")
+    box = _block("object", *_place(widget.x, widget.y, widget.width, widget.height))
+    lines = _block("rectangle", *box, *_block('"basic attribute"', f"clr={COLOURS[ground]}"))
+    fit = (widget.width - 2 * INDENT) // CHARACTER
+    for number in range(widget.lines):
+        part = f".VAL[{number * fit}:{(number + 1) * fit - 1}]" if widget.lines > 1 else ""
+        lines += _block(
+            '"text update"',
+            *_line(widget, widget.height // widget.lines, number, INDENT),
+            *_ends("monitor", widget.pv + part, text, ground),
+            *(['clrmod="alarm"'] if widget.alarm else []),
+            *_align(widget.align),
+            *(['format="string"'] if widget.string else []),
+            *_block("limits"),
+        )
+    return lines
 
 
 def _limits(limits: tuple[float, float] | None) -> Sequence[str]:

@@ -12,11 +12,13 @@ from screens.layout import (
     panel,
     panel_height,
     row,
+    sentence,
     stack,
     stack_height,
     unit,
 )
 from screens.widgets import (
+    BUTTON_HEIGHT,
     TEXT_HEIGHT,
     Button,
     Choice,
@@ -35,7 +37,6 @@ COLUMN = 430
 WIDTH = 2 * COLUMN + 3 * MARGIN
 LABEL = 110
 NUMBER = 90
-BUTTON = 22  # height of what is pressed
 #: all the room behind a label
 TEXT = COLUMN - LABEL - 3 * 6
 #: with axes and colour bar beside it, a square image stays nearly square at this width
@@ -88,7 +89,7 @@ def _name(name: str) -> Entry:
 
 
 def _choice(name: str, width: int = 150) -> Choice:
-    return Choice(_pv(name), width=width, height=BUTTON)
+    return Choice(_pv(name), width=width, height=BUTTON_HEIGHT)
 
 
 def _state(name: str, width: int = NUMBER) -> Readback:
@@ -96,18 +97,18 @@ def _state(name: str, width: int = NUMBER) -> Readback:
 
 
 def _set(label: str, name: str, meaning: str) -> Row:
-    return row(label, _entry(name), unit(meaning, 200))
+    return row(label, _entry(name), unit(meaning, 206))
 
 
 def _count(label: str, name: str, meaning: str) -> Row:
-    return row(label, _number(name), unit(meaning, 200))
+    return row(label, _number(name), unit(meaning, 206))
 
 
 RUN: list[Row] = [
     row(
         TITLE,
-        Button(_pv("Start"), "Start", "1", "go", width=90, height=BUTTON),
-        Button(_pv("Abort"), "Abort", "1", "stop", "light text", width=90, height=BUTTON),
+        Button(_pv("Start"), "Start", "1", "go", width=90, height=BUTTON_HEIGHT),
+        Button(_pv("Abort"), "Abort", "1", "stop", "light text", width=90, height=BUTTON_HEIGHT),
         _state("Start"),
         unit("Points", 46),
         _number("Points", 88),
@@ -116,7 +117,7 @@ RUN: list[Row] = [
         unit("Tracks", 46),
         _number("TracksTotal", 88),
     ),
-    row("Status", Readback(_pv("Status"), "left", string=True, alarm=True, width=740)),
+    *sentence(_pv("Status"), 740),
 ]
 
 Panel = tuple[str, list[Row]]
@@ -155,7 +156,7 @@ BACKGROUND: Panel = (
         ),
         row(
             "From images",
-            Button(_pv("TakeBackground"), "Take", "1", width=60, height=BUTTON),
+            Button(_pv("TakeBackground"), "Take", "1", width=60, height=BUTTON_HEIGHT),
             _state("TakeBackground", 60),
             unit("next", 34),
             _entry("BackgroundFrames", 60),
@@ -165,7 +166,7 @@ BACKGROUND: Panel = (
             "Hot pixel mask",
             _choice("HotPixelMask", 100),
             _number("MaskedPixels", 80),
-            unit("pixels left out", 104),
+            unit("pixels left out", 106),
         ),
     ],
 )
@@ -207,7 +208,7 @@ MAP_PANEL: Panel = (
     [
         row(
             "Map of",
-            Menu(_pv("MapOf"), width=150, height=BUTTON),
+            Menu(_pv("MapOf"), width=150, height=BUTTON_HEIGHT),
             unit("track", 40),
             _entry("MapTrack", 70),
         ),

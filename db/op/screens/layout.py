@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from screens.widgets import Box, Label, Widget
+from screens.widgets import ROW_HEIGHT, Box, Label, Readback, Widget
 
 GAP = 6  # between widgets of a row
 MARGIN = 8  # around panels
@@ -29,6 +29,14 @@ def row(label: str, *widgets: Widget) -> Row:
 def unit(text: str, width: int = 50) -> Label:
     """The unit behind a number, or another word in a row."""
     return Label(text, "faint text", width=width)
+
+
+def sentence(pv: str, width: int) -> list[Row]:
+    """Rows of a text that is too long for one: of a record of 256 characters."""
+    text = Readback(
+        pv, "left", string=True, alarm=True, width=width, height=2 * ROW_HEIGHT, lines=2
+    )
+    return [row("Status", text), row("")]
 
 
 def panel_height(rows: Sequence[Row]) -> int:
@@ -102,5 +110,6 @@ def banner(title: str, width: int) -> list[Widget]:
 
 
 def _placed(widget: Widget, x: int, y: int) -> Widget:
-    """The widget at x, in the middle of a row that begins at y."""
-    return replace(widget, x=x, y=y + (20 - widget.height) // 2)
+    """The widget at x, in the middle of a row that begins at y; a higher one begins there too."""
+    middle = (ROW_HEIGHT - widget.height) // 2 if widget.height < ROW_PITCH else 0
+    return replace(widget, x=x, y=y + middle)

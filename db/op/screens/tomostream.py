@@ -13,11 +13,13 @@ from screens.layout import (
     panel,
     panel_height,
     row,
+    sentence,
     stack,
     stack_height,
     unit,
 )
 from screens.widgets import (
+    BUTTON_HEIGHT,
     Bar,
     Button,
     Choice,
@@ -45,7 +47,6 @@ X = Image("X", "OrthoY", "OrthoZ", "y", "z")
 Y = Image("Y", "OrthoX", "OrthoZ", "x", "z")
 ALL = Image("", x_title="", y_title="")
 LABEL = 110
-BUTTON = 22  # height of what is pressed
 #: Center has no limits; its slider goes over the same pixels as those of OrthoX/Y/Z
 PIXELS = (0.0, 2448.0)
 
@@ -53,11 +54,11 @@ Panel = tuple[str, list[Row]]
 
 
 def _choice(pv: str, width: int = 150) -> Choice:
-    return Choice(pv, width=width, height=BUTTON)
+    return Choice(pv, width=width, height=BUTTON_HEIGHT)
 
 
 def _menu(pv: str) -> Menu:
-    return Menu(pv, width=150, height=BUTTON)
+    return Menu(pv, width=150, height=BUTTON_HEIGHT)
 
 
 def _state(pv: str, width: int = 90) -> Readback:
@@ -71,8 +72,8 @@ def _number(pv: str) -> Readback:
 RUN: list[Row] = [
     row(
         "Reconstruction",
-        Button("StartRecon", "Start", "1", "go", width=90, height=BUTTON),
-        Button("AbortRecon", "Abort", "1", "stop", "light text", width=90, height=BUTTON),
+        Button("StartRecon", "Start", "1", "go", width=90, height=BUTTON_HEIGHT),
+        Button("AbortRecon", "Abort", "1", "stop", "light text", width=90, height=BUTTON_HEIGHT),
         _state("StartRecon"),
         unit("Streaming", 72),
         _choice("Status", 100),
@@ -80,12 +81,12 @@ RUN: list[Row] = [
         Led("ServerRunning", "bad"),
         _state("ServerRunning", 86),
     ),
-    row("Status", Readback("ReconStatus", "left", string=True, alarm=True, width=740)),
+    *sentence("ReconStatus", 740),
 ]
 
 
 def _tweak(text: str, pv: str) -> Button:
-    return Button(f"{pv}.PROC", text, width=26, height=BUTTON)
+    return Button(f"{pv}.PROC", text, width=26, height=BUTTON_HEIGHT)
 
 
 AXIS: Panel = (
@@ -102,7 +103,7 @@ AXIS: Panel = (
         row(" ", Slider("Center", 0.5, PIXELS, width=302)),
         row(
             "Search",
-            Button("FindCenter", "Find center", width=92, height=BUTTON),
+            Button("FindCenter", "Find center", width=92, height=BUTTON_HEIGHT),
             _state("FindCenter", 68),
             unit("auto", 34),
             _choice("CenterAuto", 88),
@@ -111,9 +112,9 @@ AXIS: Panel = (
             "Found",
             Readback("CenterFound", width=92),
             unit("pixel", 36),
-            unit("trust", 34),
+            unit("trust", 36),
             Readback("CenterConfidence", width=40),
-            Bar("CenterConfidence", (0.0, 1.0), width=74),
+            Bar("CenterConfidence", (0.0, 1.0), width=72),
         ),
     ],
 )
@@ -198,7 +199,7 @@ TRACKING: Panel = (
     [
         row(
             "Bragg peaks",
-            Link(crystal.SCREEN.name, crystal.SCREEN.title, width=116, height=BUTTON),
+            Link(crystal.SCREEN.name, crystal.SCREEN.title, width=116, height=BUTTON_HEIGHT),
             _state("Crystal:Start", 66),
             Readback("Crystal:TracksTotal", width=52),
             unit("tracks", 48),
@@ -233,7 +234,7 @@ PROCESS: Panel = (
         row(
             "More",
             *(
-                Link(screen.name, screen.title, width=148, height=BUTTON)
+                Link(screen.name, screen.title, width=148, height=BUTTON_HEIGHT)
                 for screen in (pv_names.SCREEN, ioc.SCREEN)
             ),
         ),

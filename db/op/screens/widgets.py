@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 ROW_HEIGHT = 20  # of what has a value
-TEXT_HEIGHT = 16  # of labels; MEDM takes the font from the height
+TEXT_HEIGHT = 16  # of labels
+BUTTON_HEIGHT = 21  # of what is pressed: MEDM's next larger font, at 22, is also wider
 
 #: the channel of the slices; a site gives RECON where it has another name
 RECON = "pva://$(RECON=$(P)$(R)StreamRecon)"
@@ -82,6 +83,7 @@ class Readback(Widget):
     align: str = "right"
     string: bool = False  # an array of characters is shown as text
     alarm: bool = False
+    lines: int = 1  # a text that is longer goes on below, if it is an array of characters
 
 
 @dataclass(frozen=True)
