@@ -14,6 +14,7 @@ from support.raw_ca import RawConnection, hello, message, monitor, put_notify, r
 
 from tomostream_ioc.epics import ioc_circuit
 from tomostream_ioc.epics.bounded_circuit import BoundedCircuit
+from tomostream_ioc.epics.ca_messages import Received
 from tomostream_ioc.epics.dbr_payload import payload_of
 from tomostream_ioc.epics.direct_messages import direct_put
 from tomostream_ioc.epics.ioc_circuit import IocCircuit
@@ -227,8 +228,6 @@ def test_a_type_that_is_none_is_left_to_caproto(module_ioc: Ioc) -> None:
 
 
 def _request(payload: bytes, data_type: int, count: int) -> Any:
-    from tomostream_ioc.epics.ca_messages import Received
-
     received = Received(1000)
     received.add(message(raw_ca.WRITE, payload, data_type, count, 1, 2))
     return received.next_message()
@@ -237,13 +236,14 @@ def _request(payload: bytes, data_type: int, count: int) -> Any:
 def test_requests_in_any_pieces_are_the_same_requests(raw: RawConnection) -> None:
     sid = raw.channel(f"{PREFIX}Center")
     parts = [read(sid, number) for number in range(20)]
+    parts.append(message(raw_ca.WRITE_NOTIFY, bytes(3000), CHAR, 2999, sid, 20))
     whole = b"".join(parts)
     together = answers(raw, whole)
     for size in (1, 15, 17, 100):
         for at in range(0, len(whole), size):
             raw.send(whole[at : at + size])
         assert answers(raw) == together
-    assert [header[5] for _, _, header in together] == list(range(20))
+    assert [header[5] for _, _, header in together] == list(range(21))
 
 
 def test_answers_keep_the_order_of_requests_of_both_ways(raw: RawConnection) -> None:

@@ -73,24 +73,38 @@ class Received:
         self._limit_bytes = limit_bytes
         self._bytes = b""
         self._at = 0
+        # what comes of a message in many pieces is put behind the rest once, when all is there
+        self._pieces = bytearray()
+        self._missing_bytes = 0
 
     def add(self, data: bytes) -> None:
         """Call it when ``next_message`` has given None: what is left is part of one message."""
+        self._missing_bytes -= len(data)
+        if self._pieces or self._missing_bytes > 0:
+            self._pieces += data
+            if self._missing_bytes > 0:
+                return
+            data = bytes(self._pieces)
+            self._pieces = bytearray()
         rest = self._bytes[self._at :]
         self._bytes, self._at = rest + data if rest else data, 0
 
     def next_message(self) -> Message | None:
         """The next request, None until all of it is there. Raises BadMessageError."""
+        if self._pieces:
+            return None
         data, at = self._bytes, self._at
         there = len(data) - at
+        if not there:
+            self._bytes, self._at = b"", 0
         if there < _HEADER_BYTES:
-            return None
+            return self._wait_for(_HEADER_BYTES - there)
         command, size, data_type, count, first, second = HEADER.unpack_from(data, at)
         header_bytes = _HEADER_BYTES
         if size == _EXTENDED:
             header_bytes += _EXTENSION_BYTES
             if there < header_bytes:
-                return None
+                return self._wait_for(header_bytes - there)
             size, count = _EXTENSION.unpack_from(data, at + _HEADER_BYTES)
         if command not in Commands[ca.CLIENT]:
             raise BadMessageError(f"{command} is no request of Channel Access")
@@ -102,11 +116,14 @@ class Received:
                 ca.CAStatus.ECA_TOLARGE,
             )
         if there < header_bytes + size:
-            return None
+            return self._wait_for(header_bytes + size - there)
         begin = at + header_bytes
         self._at = begin + size
         header, payload = data[at:begin], data[begin : self._at]
         return Message(command, data_type, count, first, second, header, payload)
+
+    def _wait_for(self, missing_bytes: int) -> None:
+        self._missing_bytes = missing_bytes
 
 
 def to_command(message: Message) -> ca.Message:
