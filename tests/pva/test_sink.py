@@ -123,6 +123,25 @@ def test_lines_at_the_border_stay_in_their_panel(position: int):
         assert columns[position]
 
 
+@pytest.mark.parametrize(
+    ("n", "wide", "every"), [(1023, 3, 2), (1024, 5, 3), (2048, 7, 4), (2448, 7, 6)]
+)
+def test_lines_are_seen_where_a_viewer_shows_each_so_manieth_pixel(n: int, wide: int, every: int):
+    """ImageJ fits 3 n pixels into 1600 or so by leaving out pixels, at 2448 five of six."""
+    shown = slices(n=n, n_rows=64)
+    params = replace(PARAMS, ortho_x=n // 2, ortho_y=n // 3, ortho_z=32)
+    image = np.zeros(combined_shape(shown), np.float32)
+    draw_combined(image, shown, params, crosshair=True)
+    lines = np.isnan(image)
+    assert lines[10, :n].sum() == wide
+    assert lines[:, 10].sum() == wide
+    for first in range(every):
+        seen = lines[first::every, first::every]
+        assert seen[0].sum() >= 3  # one line down each slice
+        assert seen[:, 0].any()
+        assert seen[:, -1].any()
+
+
 def test_image_says_what_viewers_and_users_ask(make: Callable[..., PvaSink], client: SliceReader):
     sink = make()
     sink.publish(slices(), META)

@@ -7,7 +7,9 @@ import numpy as np
 from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.slices import Slices
 
-_HALF_LINE = 1  # lines are three pixels wide, centred on the slice
+#: lines are 3 pixels wide up to this size of a slice, 2 more from each multiple of it on: a viewer
+#: that leaves out pixels to fit the image into its window would leave out thin lines too
+_LINE_STEP = 1024
 
 
 def combined_shape(slices: Slices) -> tuple[int, int]:
@@ -24,15 +26,16 @@ def draw_combined(out: np.ndarray, slices: Slices, params: ReconParams, crosshai
     """
     n, n_rows = slices.z.shape[1], slices.y.shape[0]
     x, y, z = params.ortho_x, params.ortho_y, params.ortho_z
+    reach = 1 + n // _LINE_STEP
     for index, (image, column, row) in enumerate(
         ((slices.z, x, y), (slices.y, x, z), (slices.x, y, z))
     ):
         panel = out[: n if index == 0 else n_rows, index * n : (index + 1) * n]
         panel[...] = image
         if crosshair:
-            panel[:, _line(column)] = np.nan
-            panel[_line(row), :] = np.nan
+            panel[:, _line(column, reach)] = np.nan
+            panel[_line(row, reach), :] = np.nan
 
 
-def _line(position: int) -> slice:
-    return slice(max(position - _HALF_LINE, 0), position + _HALF_LINE + 1)
+def _line(position: int, reach: int) -> slice:
+    return slice(max(position - reach, 0), position + reach + 1)
