@@ -32,7 +32,7 @@ from tomostream_ioc.epics.pva_source import PvaSource
 from tomostream_ioc.epics.server import IocContext
 from tomostream_ioc.epics.table import as_text, pv_rows
 from tomostream_ioc.errors import ArmingError, ConfigError
-from tomostream_ioc.limits import raise_file_limit
+from tomostream_ioc.limits import keep_freed_memory, raise_file_limit
 from tomostream_ioc.model.control import Engine
 from tomostream_ioc.model.crystal import PointSource
 from tomostream_ioc.picture import save_slices_png
@@ -79,6 +79,7 @@ class Program:
         """
         self._catch_signals()
         raise_file_limit()
+        keep_freed_memory()
         # a frame waits for the GIL at most that long: with Python's 5 ms a busy thread costs frames
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         async with contextlib.AsyncExitStack() as stack:
