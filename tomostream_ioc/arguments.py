@@ -20,10 +20,11 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message} (see --help)")
 
 
-def fail(error: Exception, program: str = "tomostream_ioc") -> int:
-    """One clear line on stderr; the exit code of a wrong command line."""
-    print(f"{program}: {error}", file=sys.stderr)
-    return 2
+def fail(error: Exception, program: str = "tomostream_ioc", exit_code: int = 2) -> int:
+    """One clear line on stderr; the exit code, unless told otherwise of a wrong command line."""
+    text = str(error) or type(error).__name__
+    print(f"{program}: {text}", file=sys.stderr)
+    return exit_code
 
 
 def end_quickly() -> None:

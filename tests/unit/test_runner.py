@@ -138,7 +138,7 @@ def test_the_scan_is_on_its_way_while_fields_are_taken_and_angles_have_time(rig)
     rig.source.handler.on_frame_type("Projection")
     began_s = time.monotonic()
     wait_for(lambda: rig.listener.ended == [run_id])
-    assert 0.8 < time.monotonic() - began_s < 3.0
+    assert 0.6 < time.monotonic() - began_s < 4.0
     assert "no angles came from sim:Theta" in rig.runner.status().message
 
 

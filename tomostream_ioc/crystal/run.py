@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +29,7 @@ from tomostream_ioc.model.crystal import (
     PointSource,
     ScanSetup,
 )
+from tomostream_ioc.model.jobs import Job, JobThread
 from tomostream_ioc.model.notices import Notices
 from tomostream_ioc.model.rates import Rate
 
@@ -42,13 +43,6 @@ log = logging.getLogger(__name__)
 _IDLE_TICK_S = 0.2
 _STALL_S = 5.0
 _STATUS, _FILE = "Crystal:Status", "Crystal:BackgroundFile"
-
-
-@dataclass(slots=True)
-class _Job:
-    run_id: int
-    setup: ScanSetup
-    cancelled: bool = False
 
 
 class CrystalRunner:
@@ -69,17 +63,16 @@ class CrystalRunner:
         self._status = CrystalStatus(message="Idle: put Crystal:Start to Acquire to begin")
         self._params = PeakParams()
         self._background_file: str | None = None  # to be read; None: nothing new
-        self._job: _Job | None = None
-        self._next_job: _Job | None = None
         self._taker: BackgroundTaker | None = None
-        self._run_ids = self._requests = 0
-        self._quit = False
+        self._requests = 0
         # ---- the thread's own
         self._background: np.ndarray | None = None
         self._search: Search | None = None
         self._point_rate = Rate()
         self._frame_rate = Rate()
-        self._thread = threading.Thread(target=self._main, name="peak tracking", daemon=True)
+        self._jobs = JobThread[ScanSetup](
+            "peak tracking", self._inbox.wake, self._wait, self._run, self._ended
+        )
 
     # ---- CrystalControl, from any thread
 
@@ -87,22 +80,10 @@ class CrystalRunner:
         self._listener = listener
 
     def start(self, setup: ScanSetup) -> int:
-        with self._lock:
-            going = self._next_job or self._job
-            if going is not None and not going.cancelled:
-                return going.run_id
-            self._run_ids += 1
-            self._next_job = _Job(self._run_ids, setup)
-            run_id = self._run_ids
-        self._inbox.wake.set()
-        return run_id
+        return self._jobs.ask(setup)
 
     def abort(self) -> None:
-        with self._lock:
-            for job in (self._job, self._next_job):
-                if job is not None:
-                    job.cancelled = True
-        self._inbox.wake.set()
+        self._jobs.cancel()
 
     def set_params(self, params: PeakParams) -> None:
         with self._lock:
@@ -121,8 +102,7 @@ class CrystalRunner:
                 self._requests += 1
                 self._taker = BackgroundTaker(self._requests, n_frames)
             request_id = self._taker.request_id
-            running = self._job is not None or self._next_job is not None
-        if not running:
+        if not self._jobs.busy:
             self._end_taking("No background: put Crystal:Start to Acquire first")
         return request_id
 
@@ -146,30 +126,20 @@ class CrystalRunner:
     # ---- the thread
 
     def start_thread(self) -> None:
-        self._thread.start()
+        self._jobs.start()
 
     def shutdown(self, timeout_s: float = 4.0) -> bool:
         """End the run and the thread; False when they did not end in time."""
-        self._quit = True
-        self.abort()
-        self._inbox.wake.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        self._jobs.close()
+        return self._jobs.join(timeout_s)
 
-    def _main(self) -> None:
-        while not self._quit:
-            self._inbox.wait(_IDLE_TICK_S)
-            self._read_background()
-            self._show.refresh(self._search)
-            with self._lock:
-                self._job, self._next_job = self._next_job, None
-                job = self._job
-            if job is not None:
-                self._run(job)
+    def _wait(self) -> None:
+        self._inbox.wait(_IDLE_TICK_S)
+        self._read_background()
+        self._show.refresh(self._search)
 
-    def _run(self, job: _Job) -> None:
-        run_id, setup = job.run_id, job.setup
+    def _run(self, job: Job[ScanSetup]) -> None:
+        run_id, setup = job.run_id, job.request
         self._notices.clear()
         self._inbox.new_run(setup.frames_per_point)
         self._set(CrystalStatus(state=CrystalState.STARTING, run_id=run_id, message="Starting"))
@@ -199,13 +169,13 @@ class CrystalRunner:
             if source is not None:
                 source.close()
             self._inbox.clear()
+
+    def _ended(self, run_id: int) -> None:
         self._end_taking("The run ended before the background was taken")
-        with self._lock:
-            self._job = None
         if self._listener is not None:
             self._listener.crystal_ended(run_id)
 
-    def _follow(self, job: _Job, what: str) -> None:
+    def _follow(self, job: Job[ScanSetup], what: str) -> None:
         """Take one item after the other until the job is cancelled."""
         newest_s = time.monotonic()
         stalled = False

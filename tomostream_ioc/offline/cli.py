@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from tomostream_ioc.arguments import Parser, fail, positive, real
 from tomostream_ioc.config import size_bytes
 from tomostream_ioc.errors import ConfigError, TomoStreamError
 from tomostream_ioc.model.center import CenterEstimate
@@ -27,11 +27,14 @@ _SCAN_IN_MEMORY = 2 << 30
 #: where the system does not say how much memory is free
 _UNKNOWN_FREE = 4 << 30
 _INTERRUPTED = 130
+_PROGRAM = "tomostream_ioc.recon"
+#: options of phase retrieval and their units
+_PHASE = {"--energy": "KEV", "--distance": "MM", "--alpha": "ALPHA", "--pixel-size": "UM"}
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m tomostream_ioc.recon",
+def build_parser() -> Parser:
+    parser = Parser(
+        prog=f"python -m {_PROGRAM}",
         description="Reconstruct slices of a scan file (DXfile) by the engine of the live stream.",
         epilog="Example: python -m tomostream_ioc.recon scan.h5 --slice z=67 -o z.png",
         allow_abbrev=False,
@@ -39,7 +42,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("scan", type=Path, help="DXfile with exchange/data, data_dark, ...")
     parser.add_argument(
         "--center",
-        default="auto",
+        type=_column,
+        metavar="COLUMN",
         help="rotation axis: detector column, or auto to search for it (default)",
     )
     parser.add_argument(
@@ -58,13 +62,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--ring-removal", default="None", choices=RING_REMOVALS)
     for axis, plane in (("x", "the y-z slices"), ("y", "the x-z slices"), ("z", "the z slices")):
         parser.add_argument(
-            f"--rot-{axis}", type=float, default=0.0, metavar="DEG", help=f"tilt of {plane}"
+            f"--rot-{axis}", type=real, default=0.0, metavar="DEG", help=f"tilt of {plane}"
         )
     phase = parser.add_argument_group("phase retrieval (all four)")
-    phase.add_argument("--energy", type=float, default=0.0, metavar="KEV")
-    phase.add_argument("--distance", type=float, default=0.0, metavar="MM")
-    phase.add_argument("--alpha", type=float, default=0.0)
-    phase.add_argument("--pixel-size", type=float, default=0.0, metavar="UM")
+    for option, unit in _PHASE.items():
+        phase.add_argument(option, type=positive, default=0.0, metavar=unit)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:k")
     parser.add_argument(
         "--memory-limit", metavar="SIZE", help="for example 8G (default: what is free)"
@@ -76,15 +78,13 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Exit code: 0, 1 when it failed, 2 for a wrong option or file, 130 for Ctrl-C."""
     try:
-        args = build_parser().parse_args(list(argv))
-    except SystemExit as end:  # argparse has said why
-        return int(end.code or 0)
-    try:
-        _run(args)
+        _run(build_parser().parse_args(list(argv)))
     except ConfigError as error:
-        return _fail(error, 2)
-    except (TomoStreamError, OSError, MemoryError) as error:
-        return _fail(error, 1)
+        return fail(error, _PROGRAM)
+    except MemoryError:
+        return fail(MemoryError("not enough memory"), _PROGRAM, 1)
+    except (TomoStreamError, OSError) as error:
+        return fail(error, _PROGRAM, 1)
     except KeyboardInterrupt:
         return _INTERRUPTED
     return 0
@@ -102,7 +102,7 @@ def _run(args: argparse.Namespace) -> None:
         wanted = Wanted.parse(args.slices, n_rows, n_cols)
         params = _params(args, scan)
         plan = job.plan(wanted, params)
-        if args.center == "auto":
+        if args.center is None:
             row = wanted.z[len(wanted.z) // 2] if wanted.z else n_rows // 2
             with _bar(args, "Centre", scan.n_projections) as bar:
                 estimate = job.find_center(params, row, bar.update)
@@ -136,15 +136,14 @@ def _in_words(found: CenterEstimate) -> str:
 def _params(args: argparse.Namespace, scan: ScanFile) -> ReconParams:
     """Raises ConfigError, ParameterError: a value that can't be used."""
     n_rows, n_cols = scan.shape
-    center = (n_cols - 1) / 2
-    if args.center != "auto":
-        try:
-            center = float(args.center)
-        except ValueError:
-            raise ConfigError(f"--center {args.center}: give a detector column or auto") from None
-    _check_phase(args)
+    given = [vars(args)[option.lstrip("-").replace("-", "_")] for option in _PHASE]
+    if any(given) and not all(given):
+        missing = [option for option, value in zip(_PHASE, given, strict=True) if not value]
+        raise ConfigError(
+            f"phase retrieval needs {', '.join(_PHASE)}: give {' and '.join(missing)}"
+        )
     return ReconParams(
-        center=center,
+        center=(n_cols - 1) / 2 if args.center is None else args.center,
         ortho_x=n_cols // 2,
         ortho_y=n_cols // 2,
         ortho_z=n_rows // 2,
@@ -161,19 +160,12 @@ def _params(args: argparse.Namespace, scan: ScanFile) -> ReconParams:
     )
 
 
-def _check_phase(args: argparse.Namespace) -> None:
-    """Raises ConfigError: some of phase retrieval's options are given, and not all can be used."""
-    values = {
-        "--energy": args.energy,
-        "--distance": args.distance,
-        "--alpha": args.alpha,
-        "--pixel-size": args.pixel_size,
-    }
-    unusable = [option for option, value in values.items() if not value > 0]
-    if unusable and any(values.values()):
-        raise ConfigError(
-            f"phase retrieval needs {', '.join(values)}, all above 0: give {' and '.join(unusable)}"
-        )
+def _column(text: str) -> float | None:
+    """None: the axis is searched for."""
+    try:
+        return None if text == "auto" else real(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("give a detector column or auto") from None
 
 
 def _bar(args: argparse.Namespace, what: str, total: int) -> tqdm:
@@ -184,10 +176,3 @@ def _bar(args: argparse.Namespace, what: str, total: int) -> tqdm:
 def _tell(args: argparse.Namespace, text: str) -> None:
     if not args.quiet:
         print(text, flush=True)
-
-
-def _fail(error: BaseException, exit_code: int) -> int:
-    """One clear line on stderr; the exit code."""
-    text = str(error) or "not enough memory"
-    print(f"tomostream_ioc.recon: {text}", file=sys.stderr)
-    return exit_code

@@ -13,7 +13,7 @@ import numpy as np
 from tomostream_ioc.errors import ArmingError, EngineError, FieldError
 from tomostream_ioc.model.control import Engine, Severity, StreamSource
 from tomostream_ioc.model.notices import Notices
-from tomostream_ioc.runner.board import Board, Cancelled, Job, ParamStore
+from tomostream_ioc.runner.board import Board, Cancelled, ParamStore, RunJob
 from tomostream_ioc.runner.intake import FIELD_RECORDS, ArmedScan, Intake
 from tomostream_ioc.runner.lens import LensSync
 
@@ -57,14 +57,14 @@ class Arming:
         self._lens = lens
         self._timeout_s = timeout_s
 
-    def arm(self, job: Job, intake: Intake) -> Armed:
+    def arm(self, job: RunJob, intake: Intake) -> Armed:
         """Subscribe, wait for angles and the first image, make the engine.
 
         Raises ArmingError with what did not come, Cancelled when the job was aborted.
         """
         self._board.message = "Arming: asking for the channels"
         with self._board.beating():
-            channel = self._source.open(job.names, intake, min(self._timeout_s, _NAMES_S))
+            channel = self._source.open(job.request, intake, min(self._timeout_s, _NAMES_S))
         self._board.beat(job)
         self._angles(job, intake)
         self._wait(
@@ -79,7 +79,7 @@ class Arming:
         self._default_params(scan)
         return self._build(job, intake, scan)
 
-    def rearm(self, job: Job, intake: Intake, reason: str) -> Armed:
+    def rearm(self, job: RunJob, intake: Intake, reason: str) -> Armed:
         """Arm again after a change of size, type, binning or angles.
 
         Parameters scale with the size of the detector's frames; with the binning they have done so
@@ -96,9 +96,9 @@ class Arming:
         except ArmingError as error:
             raise EngineError(f"could not arm again after '{reason}': {error}") from error
 
-    def _angles(self, job: Job, intake: Intake) -> None:
+    def _angles(self, job: RunJob, intake: Intake) -> None:
         """Wait for the channel; then as for an image, as tomoScan fills it when a scan begins."""
-        channel, what = job.names.theta_pva, "Arming: waiting for angles"
+        channel, what = job.request.theta_pva, "Arming: waiting for angles"
         alarms, limit_s = self._board.notices.alarms, self._timeout_s
 
         def why() -> str:
@@ -124,7 +124,7 @@ class Arming:
         )  # fmt: skip
         self._wait(job, lambda: intake.has_theta, limit_s, f"{what} that can be used", why)
 
-    def _first_image(self, job: Job, intake: Intake, channel: str, limit_s: float) -> ArmedScan:
+    def _first_image(self, job: RunJob, intake: Intake, channel: str, limit_s: float) -> ArmedScan:
         def why() -> str:
             if intake.takes_fields:
                 return f"FrameType is {intake.frame_type}"
@@ -149,7 +149,7 @@ class Arming:
 
     def _wait(
         self,
-        job: Job,
+        job: RunJob,
         there: Callable[[], bool],
         limit_s: float,
         message: str,
@@ -171,7 +171,7 @@ class Arming:
                 raise ArmingError(f"{why()} (waited {limit_s:g} s)")
             self._board.sleep(min(left_s, _TICK_S))
 
-    def _build(self, job: Job, intake: Intake, scan: ArmedScan) -> Armed:
+    def _build(self, job: RunJob, intake: Intake, scan: ArmedScan) -> Armed:
         """Make the engine for the scan and give it the fields that fit."""
         n_rows, n_cols = scan.shape
         capacity = scan.schedule.capacity
@@ -194,7 +194,7 @@ class Arming:
             self._board.notices.say("memory", engine.memory.note)
         return Armed(scan, engine)
 
-    def _first_fields(self, job: Job, intake: Intake, scan: ArmedScan, engine: Engine) -> None:
+    def _first_fields(self, job: RunJob, intake: Intake, scan: ArmedScan, engine: Engine) -> None:
         deadline = time.monotonic() + _FIELD_WAIT_S
         while time.monotonic() < deadline and any(
             intake.field(kind) is None and intake.connected.get(kind, True)

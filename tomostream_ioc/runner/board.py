@@ -12,6 +12,7 @@ from tomostream_ioc.errors import ArmingError
 from tomostream_ioc.model.binning import Place, binned_shape, check_binning, rebinned_column
 from tomostream_ioc.model.control import ChannelNames, MemoryUse, RunListener, RunStatus
 from tomostream_ioc.model.counters import Counters
+from tomostream_ioc.model.jobs import Job
 from tomostream_ioc.model.lens import Crossing, middle
 from tomostream_ioc.model.notices import Notices
 from tomostream_ioc.model.params import ReconParams
@@ -26,13 +27,8 @@ class Cancelled(Exception):  # noqa: N818 - no error: the way out of a run that 
     """The run was aborted or the program ends."""
 
 
-@dataclass(eq=False)
-class Job:
-    """One run, from the request to its end."""
-
-    run_id: int
-    names: ChannelNames
-    cancelled: bool = False
+#: one run, of what the names at its start say
+RunJob = Job[ChannelNames]
 
 
 class Board:
@@ -67,7 +63,7 @@ class Board:
         self._frame_rate.reset()
         self._recon_rate.reset()
 
-    def beat(self, job: Job | None = None) -> None:
+    def beat(self, job: RunJob | None = None) -> None:
         """Sign of life of the run's thread. Raises Cancelled when the job is to end."""
         self._heartbeat_s = time.monotonic()
         if job is not None and job.cancelled:

@@ -11,7 +11,7 @@ from tomostream_ioc.model.lens import (
     LensOptics,
     LensOutcome,
 )
-from tomostream_ioc.runner.board import Board, Job, ParamStore
+from tomostream_ioc.runner.board import Board, ParamStore, RunJob
 from tomostream_ioc.runner.intake import ArmedScan, Intake
 
 _TICK_S = 0.2
@@ -111,7 +111,7 @@ class LensSync:
         for record in (*_RECORDS, _SYNC_RECORD):
             self._board.notices.clear_alarm(record)
 
-    def follow(self, job: Job, scan: ArmedScan | None, state: str = "Paused") -> str:
+    def follow(self, job: RunJob, scan: ArmedScan | None, state: str = "Paused") -> str:
         """Wait until the lens is there; returns what has happened.
 
         ``scan`` is what slices are shown of; without one there is no crossing to keep in view.
@@ -137,7 +137,7 @@ class LensSync:
             if not again:
                 return ", ".join(what)
 
-    def _wait(self, job: Job, prefix: str) -> LensOutcome:
+    def _wait(self, job: RunJob, prefix: str) -> LensOutcome:
         while True:
             self._board.beat(job)
             self._board.message = prefix + self._step

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from dataclasses import replace
 
 import numpy as np
@@ -19,12 +18,13 @@ from tomostream_ioc.model.control import (
     SliceSink,
     StreamSource,
 )
+from tomostream_ioc.model.jobs import JobThread
 from tomostream_ioc.model.lens import LensOptics
 from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.slices import SliceMeta, Slices
 from tomostream_ioc.model.state import RunState
 from tomostream_ioc.runner.arming import Arming, EngineFactory
-from tomostream_ioc.runner.board import Board, Cancelled, Job, ParamStore
+from tomostream_ioc.runner.board import Board, Cancelled, ParamStore, RunJob
 from tomostream_ioc.runner.centering import Centering
 from tomostream_ioc.runner.intake import FIELD_RECORDS, ArmedScan, Intake
 from tomostream_ioc.runner.lens import LensSync
@@ -66,12 +66,9 @@ class Runner:
         self._centering = Centering(self._board, self._params)
         self._streaming = Streaming(sink, self._board, self._params, self._centering, self._lens)
         self._engine: Engine | None = None
-        self._lock = threading.Lock()
-        self._job: Job | None = None
-        self._next_job: Job | None = None
-        self._run_ids = 0
-        self._quit = False
-        self._thread = threading.Thread(target=self._main, name="run", daemon=True)
+        self._jobs = JobThread[ChannelNames](
+            "run", self._board.wake, self._wait, self._run, self._ended
+        )
         sink.set_posted_listener(self._board.slices_posted)
 
     # ---- RunControl, from any thread
@@ -81,23 +78,11 @@ class Runner:
 
     def start(self, names: ChannelNames, params: ReconParams) -> int:
         self._params.put(params)
-        with self._lock:
-            going = self._next_job or self._job
-            if going is not None and not going.cancelled:
-                return going.run_id
-            self._run_ids += 1
-            self._next_job = Job(self._run_ids, names)
-            run_id = self._run_ids
-        self._board.wake.set()
-        return run_id
+        return self._jobs.ask(names)
 
     def abort(self) -> None:
-        with self._lock:
-            for job in (self._job, self._next_job):
-                if job is not None:
-                    job.cancelled = True
+        self._jobs.cancel()
         self._source.cancel()
-        self._board.wake.set()
 
     def set_params(self, params: ReconParams) -> None:
         self._params.put(params)
@@ -128,7 +113,7 @@ class Runner:
 
     def status(self) -> RunStatus:
         return replace(
-            self._board.status(self._run_ids),
+            self._board.status(self._jobs.last_id),
             frame_shape=self._params.frame_shape,
             center_found=self._params.center_found,
         )
@@ -148,28 +133,20 @@ class Runner:
 
     def start_thread(self) -> None:
         self._board.message = "Idle: put StartRecon to Acquire to begin"
-        self._thread.start()
+        self._jobs.start()
 
     def shutdown(self, timeout_s: float = 4.0) -> bool:
         """End the run and the thread; False when they did not end in time."""
-        self._quit = True
-        self.abort()
-        if self._thread.ident is not None:
-            self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        self._jobs.close()
+        self._source.cancel()
+        return self._jobs.join(timeout_s)
 
-    def _main(self) -> None:
-        while not self._quit:
-            self._board.sleep(_IDLE_TICK_S)
-            self._board.beat()
-            with self._lock:
-                self._job, self._next_job = self._next_job, None
-                job = self._job
-            if job is not None:
-                self._run(job)
-            self._centering.refuse(_NOT_RUNNING)  # asked for in the very moment of the end
+    def _wait(self) -> None:
+        self._centering.refuse(_NOT_RUNNING)  # asked for in the very moment of the end
+        self._board.sleep(_IDLE_TICK_S)
+        self._board.beat()
 
-    def _run(self, job: Job) -> None:
+    def _run(self, job: RunJob) -> None:
         board = self._board
         board.new_run()
         self._params.set_found(0.0, 1)
@@ -185,7 +162,7 @@ class Runner:
         board.machine.to(RunState.ARMING)
         try:
             board.beat(job)
-            self._lens.open(job.names.lens, intake)
+            self._lens.open(job.request.lens, intake)
             armed = self._arming.arm(job, intake)
             while True:
                 self._engine = armed.engine
@@ -214,12 +191,12 @@ class Runner:
             board.notices.raise_alarm("ReconStatus", Severity.MAJOR, "STATE", text)
             self._end(RunState.FAULT, f"Fault: {text}. Put StartRecon to try again")
         self._centering.stop("the run has ended")
-        with self._lock:
-            self._job = None
-        if self._params.listener is not None:
-            self._params.listener.run_ended(job.run_id)
 
-    def _pause(self, job: Job, scan: ArmedScan) -> str:
+    def _ended(self, run_id: int) -> None:
+        if self._params.listener is not None:
+            self._params.listener.run_ended(run_id)
+
+    def _pause(self, job: RunJob, scan: ArmedScan) -> str:
         """Until the lens is there; returns why the run must be armed again."""
         self._board.machine.to(RunState.PAUSED)
         self._centering.stop("the lens changes")

@@ -12,7 +12,7 @@ from tomostream_ioc.model.control import Severity, SliceSink
 from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.slices import SliceMeta
 from tomostream_ioc.runner.arming import Armed, set_field
-from tomostream_ioc.runner.board import Board, Job, ParamStore
+from tomostream_ioc.runner.board import Board, ParamStore, RunJob
 from tomostream_ioc.runner.centering import Centering
 from tomostream_ioc.runner.intake import EPOCH_IDS, ArmedScan, Intake
 from tomostream_ioc.runner.lens import LensSync
@@ -50,7 +50,7 @@ class Streaming:
         self._refused = ""  # why the parameters can't be shown
         self._clipped = ""  # what is shown otherwise than asked
 
-    def stream(self, job: Job, intake: Intake, armed: Armed) -> str:
+    def stream(self, job: RunJob, intake: Intake, armed: Armed) -> str:
         """Run until the stream changes so that it must be armed again; returns why.
 
         Also returns when a lens was selected; frames that wait are left where they are.
