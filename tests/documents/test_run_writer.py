@@ -103,7 +103,7 @@ def both(derived, tmp_path_factory):
         # its tables would hold arrays of up to 16 numbers, which SQLite refuses
         writer = TiledWriter(theirs.client, normalizer=None, max_array_size=0)
         insert(derived, theirs, images, writer)
-        insert(derived, ours, images, RunWriters(ours.client, normalize=False))
+        insert(derived, ours, images, RunWriters(ours.client, normalize=False, followed=False))
         yield theirs, ours
 
 

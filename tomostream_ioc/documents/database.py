@@ -57,8 +57,9 @@ class Database:
         self._files = ImageFiles(image_folder)
         self._files.subscribe(self._write)
         self._error: Exception | None = None
-        self._derived = RunWriters(client, normalize=False)
-        self._raw = RunWriters(client, normalize=True)
+        followed = context is None  # a database inside this process has no port to listen at
+        self._derived = RunWriters(client, normalize=False, followed=followed)
+        self._raw = RunWriters(client, normalize=True, followed=followed)
         self._derived_uids: set[str] = set()
         self._flush_s = flush_s
 

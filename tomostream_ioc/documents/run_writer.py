@@ -37,10 +37,14 @@ class RunWriter(_RunWriter):
     thousandth row, or at the run's end.
     """
 
-    def __init__(self, client: Any):
-        """``client`` is of the whole catalog, with data sources included."""
+    def __init__(self, client: Any, followed: bool = True):
+        """
+        client : of the whole catalog, with data sources included
+        followed : others may subscribe to what is written, over a websocket, and are told its end
+        """
         # SQLite's tables hold no arrays, however small
         super().__init__(client, batch_size=_BATCH_ROWS, max_array_size=0)
+        self._followed = followed
         self._pages: dict[str, list[pyarrow.Table]] = {}
         self._since: float | None = None
 
@@ -87,6 +91,10 @@ class RunWriter(_RunWriter):
         self._write_collected()
         super().stop(doc)
         self._since = None
+
+    def _close_stream_tree(self) -> None:
+        if self._followed:  # a request of 40 ms for each node
+            super()._close_stream_tree()
 
     def _stream(self, doc: Mapping[str, Any]) -> str:
         return self._desc_nodes[doc["descriptor"]].item["id"]
@@ -135,11 +143,13 @@ class RunWriters:
 
     normalize : bring documents into the newest form first, as TiledWriter does; what this package
         derives is in that form
+    followed : see RunWriter
     """
 
-    def __init__(self, client: Any, *, normalize: bool):
+    def __init__(self, client: Any, *, normalize: bool, followed: bool = True):
         self._client = client.include_data_sources()
         self._normalize = normalize
+        self._followed = followed
         self._open: dict[str, RunWriter] = {}  # by uid of the run
         self._owners: dict[str, str] = {}  # run by uid of a descriptor or stream_resource
         self._router = RunRouter([self._normalized])
@@ -172,7 +182,7 @@ class RunWriters:
 
     def _take(self, name: str, doc: Any) -> None:
         if name == "start":
-            self._open[doc["uid"]] = RunWriter(self._client)
+            self._open[doc["uid"]] = RunWriter(self._client, self._followed)
         uid = doc["uid"] if name == "start" else doc.get("run_start")
         if uid is None:
             uid = self._owners[doc.get("descriptor") or doc["stream_resource"]]
@@ -181,7 +191,7 @@ class RunWriters:
         self._open[uid](name, doc)
 
     def _normalized(self, _: str, start: Any) -> tuple[list[Callable[..., Any]], list[Any]]:
-        writer = self._open[start["uid"]] = RunWriter(self._client)
+        writer = self._open[start["uid"]] = RunWriter(self._client, self._followed)
         normalizer = RunNormalizer()
         normalizer.subscribe(writer)
         return [normalizer], []
