@@ -13,7 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from bluesky_tiled_plugins import TiledWriter
 from bluesky_tiled_plugins.exporters import json_seq_exporter
 from tiled.catalog import from_uri as catalog_from_uri
 from tiled.client import from_context
@@ -27,12 +26,13 @@ from tiled.utils import ensure_uri
 from tomostream_ioc.documents.handlers import DEFAULT_HANDLERS
 from tomostream_ioc.documents.image_files import ImageFiles
 from tomostream_ioc.documents.recorded_run import RecordedRun
+from tomostream_ioc.documents.run_writer import RunWriters
 from tomostream_ioc.errors import TrackingError
 
 log = logging.getLogger(__name__)
 
-#: rows that the writer collects before it stores them: what a crash may cost
-BATCH_ROWS = 1000
+#: what comes is stored together after so long: what a crash may cost. Each time costs Tiled 40 ms
+FLUSH_S = 2.0
 
 
 class Database:
@@ -41,9 +41,14 @@ class Database:
     Images inside events go to HDF5 files in ``image_folder`` first; what is derived by this package
     goes to Tiled as it is, other runs through bluesky's normalizer. `insert` may be subscribed to
     any number of stages and to a RunEngine; runs may come interleaved, from several threads.
+
+    Rows are collected for ``flush_s`` seconds and stored with the first document after that, or by
+    `flush_due`; a run's stop stores all of it. A process that is killed loses what it collected.
     """
 
-    def __init__(self, client: Any, image_folder: str | Path, context: Any = None):
+    def __init__(
+        self, client: Any, image_folder: str | Path, context: Any = None, flush_s: float = FLUSH_S
+    ):
         self.client = client
         #: what event_model's Filler needs, by the names that databroker gives them
         self.reg = SimpleNamespace(handler_reg=dict(DEFAULT_HANDLERS), root_map={})
@@ -52,17 +57,43 @@ class Database:
         self._files = ImageFiles(image_folder)
         self._files.subscribe(self._write)
         self._error: Exception | None = None
-        self._derived = TiledWriter(client, normalizer=None, batch_size=BATCH_ROWS)
-        self._raw = TiledWriter(client, batch_size=BATCH_ROWS)
+        followed = context is None  # a database inside this process has no port to listen at
+        self._derived = RunWriters(client, normalize=False, followed=followed)
+        self._raw = RunWriters(client, normalize=True, followed=followed)
         self._derived_uids: set[str] = set()
+        self._flush_s = flush_s
 
     def insert(self, name: str, doc: Any) -> None:
         """Take one document. Raises whatever Tiled raises where it can't be stored."""
         with self._lock:
             self._error = None
             self._files(name, doc)
-            if self._error is not None:
-                raise self._error
+            error = self._error
+            try:
+                self._flush(self._flush_s)
+            except Exception as late:  # noqa: BLE001 - raised below
+                error = error or late
+            if error is not None:
+                raise error
+
+    def flush_due(self) -> None:
+        """Store what waits for longer than ``flush_s``, also where no document comes any more.
+
+        Raises whatever Tiled raises; what it did not take is tried again in ``flush_s``.
+        """
+        with self._lock:
+            self._flush(self._flush_s)
+
+    def flush(self) -> None:
+        """Store all that was inserted. Raises whatever Tiled raises."""
+        with self._lock:
+            self._flush(0.0)
+
+    def _flush(self, age_s: float) -> None:
+        try:
+            self._derived.flush(age_s)
+        finally:
+            self._raw.flush(age_s)
 
     def _write(self, name: str, doc: Any) -> None:
         try:
@@ -70,7 +101,7 @@ class Database:
         except Exception as error:  # noqa: BLE001 - handed to whoever inserted
             self._error = error
 
-    def _writer(self, name: str, doc: Any) -> TiledWriter:
+    def _writer(self, name: str, doc: Any) -> RunWriters:
         if name == "start":
             if "analysis_stage" in doc:
                 self._derived_uids.add(doc["uid"])
@@ -113,7 +144,11 @@ class Database:
         return [uid for _, uid in sorted(runs, reverse=True)]
 
     def close(self) -> None:
-        """Close files and, where this object started it, the database."""
+        """Store what waits, close files and, where this object started it, the database."""
+        try:
+            self.flush()
+        except Exception:  # there is nobody left to tell
+            log.exception("The last rows are not recorded")
         self._files.close()
         if self._context is not None:
             self._context.close()
@@ -169,10 +204,11 @@ def open_database(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of starlette's about httpx
         context = Context.from_app(app)
+    database = Database(from_context(context), images, context)
     with contextlib.suppress(AttributeError):
         # at the interpreter's end its threads are joined before atexit runs
-        threading._register_atexit(context.close)  # type: ignore[attr-defined]
-    return Database(from_context(context), images, context)
+        threading._register_atexit(database.close)  # type: ignore[attr-defined]
+    return database
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -88,6 +89,7 @@ class DerivedRun:
         page = bundle.compose_event_page(
             data=cast(Any, data),
             timestamps=dict.fromkeys(data, stamps),
+            uid=_uids(n_rows),
             time=[time.time()] * n_rows,
             validate=False,
         )
@@ -143,6 +145,19 @@ def _data_key(column: np.ndarray, source: str) -> dict[str, Any]:
         "shape": shape,
         "source": f"tomostream_ioc:{source}",
     }
+
+
+def _uids(n: int) -> list[str]:
+    """``n`` random ones (version 4), as uuid.uuid4 makes one: from one call to the system."""
+    raw = np.frombuffer(os.urandom(16 * n), np.uint8).reshape(n, 16).copy()
+    raw[:, 6] = raw[:, 6] & 0x0F | 0x40
+    raw[:, 8] = raw[:, 8] & 0x3F | 0x80
+    text = raw.tobytes().hex()
+    return [
+        f"{text[i : i + 8]}-{text[i + 8 : i + 12]}-{text[i + 12 : i + 16]}"
+        f"-{text[i + 16 : i + 20]}-{text[i + 20 : i + 32]}"
+        for i in range(0, 32 * n, 32)
+    ]
 
 
 def plain(value: Any) -> Any:

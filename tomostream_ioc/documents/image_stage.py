@@ -89,7 +89,7 @@ def check_pixels(pixels: np.ndarray) -> None:
             f"an image has shape {pixels.shape}: (n_frames, n_rows, n_cols) or (n_rows, n_cols)"
             " is needed"
         )
-    if pixels.dtype.kind == "f" and not np.isfinite(pixels).any():
+    if pixels.dtype.kind == "f" and not any(np.isfinite(row).any() for row in pixels):
         raise TrackingError("no pixel is a finite number")
 
 

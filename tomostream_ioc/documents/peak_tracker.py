@@ -13,7 +13,7 @@ from tomostream_ioc.documents.image_processor import FRAME
 from tomostream_ioc.documents.image_stage import ImageRun, ImageStage
 from tomostream_ioc.documents.pixels import Exposure
 from tomostream_ioc.documents.results import PeaksResult
-from tomostream_ioc.tracking import average_frames, locate
+from tomostream_ioc.tracking import Locator, average_frames
 
 COLUMNS = ("y", "x", "mass", "size", "ecc", "signal", "raw_mass", "ep", FRAME)
 
@@ -45,6 +45,13 @@ class PeakTracker(ImageStage):
         super().__init__(key, db, handler_registry, root_map)
         self.diameter = diameter
         self.keywords = keywords
+        self._locator: Locator | None = None
+
+    def close(self, reason: str = "the program ended before the run did") -> None:
+        super().close(reason)
+        if self._locator is not None:
+            self._locator.close()
+            self._locator = None
 
     def _parameters(self, start: Mapping[str, Any]) -> dict[str, Any]:
         return {"key": self.key, "diameter": self.diameter, **self.keywords}
@@ -54,12 +61,17 @@ class PeakTracker(ImageStage):
         with warnings.catch_warnings():
             # an image without peaks is none to warn of: most points of a scan have none
             warnings.simplefilter("ignore", UserWarning)
-            table = locate(image, self.diameter, **self.keywords)
+            table = self._locate(image)
         table = table.reset_index(drop=True)
         table[FRAME] = np.full(len(table), exposure.frame, np.int64)
         run.derived.page(columns_of(table), exposure.taken)
         self.counts.found += len(table)
         self._give(PeaksResult(run.derived.uid, exposure.frame, table))
+
+    def _locate(self, image: np.ndarray) -> pd.DataFrame:
+        if self._locator is None:  # with the first image: what it can't use costs a run, no more
+            self._locator = Locator(self.diameter, **self.keywords)
+        return self._locator.locate(image)
 
 
 def columns_of(table: pd.DataFrame) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +48,8 @@ class Server:
         self._dispatcher.subscribe(chain)
         self._peaks: Counter[str] = Counter()  # by raw run
         self._roots: dict[str, str] = {}  # raw run by uid of a derived run or descriptor
+        # what is to be said when the writer has done so many documents
+        self._unsaid: deque[tuple[int, str]] = deque()
         chain.processor.subscribe(self._began, "start")
         chain.tracker.subscribe(self._note_peaks)
         chain.mapper.subscribe(self._note_maps)
@@ -61,15 +63,19 @@ class Server:
             got = self.receiver.receive(_TICK_S)
             if got is not None:
                 self._dispatcher.emit(*got)
+            self._say_ended()
             now = time.monotonic()
             if now >= tick_at:
                 on_tick()
                 tick_at = now + tick_s
 
     def close(self, reason: str) -> None:
-        """Close runs that are open as partial ones, with ``reason``."""
+        """Close runs that are open as partial ones, with ``reason``, and store all of them."""
         self.chain.close(reason)
         self.receiver.close()
+        if self._writer is not None:
+            self._writer.flush()
+        self._say_ended()
 
     def status(self) -> str:
         """One line: rate, what was found, and every kind of loss."""
@@ -120,6 +126,12 @@ class Server:
             for uid in [uid for uid, run in self._recorded.items() if run == owner]:
                 del self._recorded[uid]
 
+    def _say_ended(self) -> None:
+        """Of runs that are stored: who reads that a run is there may look for it."""
+        done = 0 if self._writer is None else self._writer.done
+        while self._unsaid and self._unsaid[0][0] <= done:
+            self._say(self._unsaid.popleft()[1])
+
     def _began(self, _: str, doc: Any) -> None:
         shape = " x ".join(str(n) for n in doc.get("shape", ()))
         self._say(f"Run {doc['root_run_uid']} began{f': {shape} points' if shape else ''}")
@@ -137,11 +149,10 @@ class Server:
             self._roots[doc["uid"]] = doc["root_run_uid"]
         if name != "stop":
             return
-        if self._writer is not None:
-            self._writer.flush()  # who reads that the run is there may look for it
         root = self._roots.get(doc["run_start"], "")
         n_maps = (doc.get("num_events") or {}).get("primary", 0)
         whole = "whole" if doc["exit_status"] == "success" else f"partial ({doc.get('reason')})"
-        self._say(f"Run {root} is {whole}: {self._peaks.pop(root, 0)} peaks, {n_maps} maps")
+        text = f"Run {root} is {whole}: {self._peaks.pop(root, 0)} peaks, {n_maps} maps"
+        self._unsaid.append((0 if self._writer is None else self._writer.inserted, text))
         for uid in [uid for uid, owner in self._roots.items() if owner == root]:
             del self._roots[uid]

@@ -77,7 +77,8 @@ class TrackLinker(TableStage):
     def process(self, run: TableRun, frame: int, table: pd.DataFrame) -> None:
         if not isinstance(run, LinkRun):
             raise TypeError(f"{type(run).__name__} has no linker")
-        table[PARTICLE] = run.linker.add(table[["y", "x"]].to_numpy(np.float64), frame)
+        positions = np.column_stack([table[name].to_numpy(np.float64) for name in ("y", "x")])
+        table[PARTICLE] = run.linker.add(positions, frame)
         run.derived.page(columns_of(table), run.taken)
         self.counts.found += len(table)
         self._give(TracksResult(run.derived.uid, frame, table))

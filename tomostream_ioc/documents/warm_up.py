@@ -1,7 +1,10 @@
-"""Compiles what a chain runs before the first image comes: that takes up to half a minute."""
+"""What is done before the first image comes: kernels are compiled, which takes up to half a minute,
+and the interpreter is told what kind of program this is."""
 
 from __future__ import annotations
 
+import gc
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +15,22 @@ from tomostream_ioc.errors import TrackingError
 from tomostream_ioc.tracking import locate
 
 _SIZE = 256
+#: kernels wait for the GIL at most that long; Python's 5 ms cost frames while others write
+_SWITCH_INTERVAL_S = 0.0005
+#: new objects until the youngest are looked through; Python's 700 are a few peaks
+_GC_AFTER = 20_000
+
+
+def settle() -> None:
+    """Set the interpreter up for a stream of images: call it when all is loaded and opened.
+
+    The garbage collector no longer looks through what is there by now, 600000 objects of libraries,
+    for which it stopped all threads for 0.4 s now and then.
+    """
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_AFTER)
 
 
 def warm_up(make_chain: Callable[[np.ndarray | None], Pipeline], key: str) -> None:

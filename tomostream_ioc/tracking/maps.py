@@ -77,7 +77,12 @@ class CrystalMaps:
         if missing:
             raise TrackingError(f"The table of tracks has no column {', '.join(missing)}.")
         placed = {"y", "x"} <= set(table.columns)
-        place = table[["y", "x"]].to_numpy(np.float32) if placed else None
+        # column by column: choosing two of a table takes pandas longer than all the rest here
+        place = (
+            np.column_stack([table[name].to_numpy(np.float32) for name in ("y", "x")])
+            if placed
+            else None
+        )
         self.add_peaks(
             table["frame"].to_numpy(),
             table["particle"].to_numpy(),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,12 @@ from tomostream_ioc.documents.transport import DocumentPublisher, DocumentReceiv
 from tomostream_ioc.documents.transport.address import Address, prefix_bytes
 from tomostream_ioc.documents.transport.proxy import HIGH_WATER
 from tomostream_ioc.documents.transport.serializer import loads, loads_with_pickle
-from tomostream_ioc.documents.warm_up import warm_up
+from tomostream_ioc.documents.warm_up import settle, warm_up
 from tomostream_ioc.errors import ConfigError, TrackingError
 from tomostream_ioc.tracking import average_frames
 
 log = logging.getLogger(__name__)
 
-_SWITCH_INTERVAL_S = 0.0005
 _LOCATE = ("percentile", "separation", "minmass", "noise_size", "smoothing_size", "threshold")
 
 
@@ -141,8 +139,6 @@ def run(args: argparse.Namespace) -> int:
     out = None if args.out is None else Address.parse(args.out, "--out")
     background = None if args.background is None else read_background(args.background)
     ending = Ending()
-    # the kernels wait for the GIL at most that long; Python's 5 ms cost frames while others write
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     # what it can't use is said before anything is opened
     try:
         warm_up(lambda image: _chain(args, image, None), args.key)
@@ -182,6 +178,7 @@ def run(args: argparse.Namespace) -> int:
             log.info("Documents are MessagePack; pickled ones are refused (see --allow-pickle)")
         line.say(f"Ready: listens to {address}, prefix {args.prefix!r}")
         said = [False]
+        settle()
 
         def tick() -> None:
             if receiver.connected and not said[0]:
