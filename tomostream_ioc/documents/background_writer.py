@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 #: documents that wait at most; one more, and whoever brings it waits: nothing is lost
 MAX_WAITING = 32
 #: a database that takes longer for a single document is away: nobody waits for it any more
-PATIENCE_S = 5.0
+PATIENCE_S = 15.0
 #: after a server did not answer, documents are lost so long before it is asked again
 AGAIN_S = 5.0
 _TICK_S = 0.1

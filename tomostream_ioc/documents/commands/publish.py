@@ -25,7 +25,8 @@ from tomostream_ioc.documents.commands.options import (
     sizes,
 )
 from tomostream_ioc.documents.frame_file import FrameFile
-from tomostream_ioc.errors import ConfigError
+from tomostream_ioc.documents.old_broker import PREFIX, OldBroker, is_old_broker
+from tomostream_ioc.errors import ConfigError, TrackingError
 
 _POINTS = frozenset({"event", "stream_datum"})
 
@@ -41,7 +42,7 @@ def add_to(commands: Any) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", dest="uid", metavar="UID", help="a run of the database --db")
     source.add_argument("--file", type=Path, metavar="SCAN.h5", help="frames of a grid scan")
-    add_database(parser, "with --run")
+    add_database(parser, f"with --run ({PREFIX}NAME: a catalog of databroker 1.x)")
     frames = parser.add_argument_group(
         "with --file (defaults: the attributes shape, snaking, extents and frames_per_point)"
     )
@@ -107,7 +108,14 @@ def _wait(began: float, n_points: int, rate_hz: float) -> None:
 def _recorded(
     args: argparse.Namespace, stack: contextlib.ExitStack
 ) -> tuple[int | None, Iterator[tuple[str, Any]]]:
-    db = database_of(args.db, stack, must_exist=True)
+    db: Any
+    if is_old_broker(args.db):
+        try:
+            db = stack.enter_context(OldBroker(args.db.removeprefix(PREFIX)))
+        except TrackingError as error:
+            raise ConfigError(f"--db {error}") from error
+    else:
+        db = database_of(args.db, stack, must_exist=True)
     if args.uid not in db:
         uids = [uid for uid in db if "analysis_stage" not in db[uid].start][-5:]
         known = f"the newest raw ones are {', '.join(uids)}" if uids else "it holds no raw runs"

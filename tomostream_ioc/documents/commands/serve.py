@@ -40,6 +40,7 @@ from tomostream_ioc.tracking import average_frames
 log = logging.getLogger(__name__)
 
 _SWITCH_INTERVAL_S = 0.0005
+_SILENCE = Silence()
 _LOCATE = ("percentile", "separation", "minmass", "noise_size", "smoothing_size", "threshold")
 
 
@@ -132,7 +133,7 @@ def add_to(commands: Any) -> None:
     results.add_argument(
         "--silent-limit",
         type=positive,
-        default=Silence.limit_s,
+        default=_SILENCE.limit_s,
         metavar="S",
         help="a run of which no document came for so long is silent: it may go on, but is closed as"
         " partial when another run begins (default %(default)g s)",
@@ -140,7 +141,7 @@ def add_to(commands: Any) -> None:
     results.add_argument(
         "--close-after",
         type=positive,
-        default=Silence.close_after_s,
+        default=_SILENCE.close_after_s,
         metavar="S",
         help="... and after so long in any case (default %(default)g s)",
     )
