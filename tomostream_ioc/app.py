@@ -9,7 +9,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +131,7 @@ class Program:
             allocate=pinned_empty if device.startswith("cuda") else np.empty,
             optics=CaLensOptics(config.lens_timeout_s),
         )
-        crystal = CrystalRunner(_crystal_sources(), crystal_sink)
+        crystal = CrystalRunner(_crystal_sources(config.read_from), crystal_sink)
         group = TomoStreamGroup(
             config.prefix,
             macros=config.macros,
@@ -324,19 +325,19 @@ def _engine_factory(device: str, memory_limit: int | None) -> Callable[..., Engi
     return make
 
 
-def _crystal_sources() -> dict[str, Callable[[], PointSource]]:
+def _crystal_sources(read_from: Sequence[Path]) -> dict[str, Callable[[], PointSource]]:
     """For each choice of Crystal:Source."""
-    return {"Detector": PvaDetector, "Documents": _document_points}
+    return {"Detector": PvaDetector, "Documents": partial(_document_points, read_from)}
 
 
-def _document_points() -> PointSource:
+def _document_points(read_from: Sequence[Path]) -> PointSource:
     """Raises ArmingError: bluesky's packages are not installed."""
     try:
         # they are an extra, and their import takes a second
         from tomostream_ioc.documents.live_points import DocumentPoints
     except ImportError as error:
         raise ArmingError(str(error)) from error
-    return DocumentPoints()
+    return DocumentPoints(read_from)
 
 
 def _database_folder() -> Path:

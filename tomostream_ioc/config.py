@@ -59,6 +59,7 @@ class Config:
     memory_limit: int | None = None  # bytes on the device that computes; None: what is free
     interfaces: tuple[str, ...] = ()
     access_security: Path | None = None  # None: who reaches the interfaces may read and write
+    read_from: tuple[Path, ...] = ()  # where bluesky documents may name files
     list_pvs: bool = False
     simulate: bool = False
     scan_file: Path | None = None
@@ -142,6 +143,15 @@ def build_parser() -> argparse.ArgumentParser:
         type=path,
         help="EPICS access security file: who may read and write (default: everybody who reaches "
         "the interfaces)",
+    )
+    run.add_argument(
+        "--read-from",
+        metavar="DIR",
+        type=Path,
+        nargs="+",
+        default=(),
+        help="folders in which bluesky documents may name image files (Crystal:Source Documents); "
+        "default none: images inside the documents only",
     )
     run.add_argument(
         "--timeout",
@@ -238,6 +248,7 @@ def parse(argv: Sequence[str], read_substitutions: SubstitutionsReader | None = 
         memory_limit=size_bytes("--memory-limit", args.memory_limit),
         interfaces=tuple(args.interfaces),
         access_security=args.access_security,
+        read_from=tuple(args.read_from),
         list_pvs=args.list_pvs,
         simulate=args.simulate is not None,
         scan_file=scan_file,

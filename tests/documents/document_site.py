@@ -59,7 +59,7 @@ class Site:
     def serve(self, *options: object) -> Command:
         return self.start(
             "serve", "--in", f"localhost:{self.out}", *FIND, "--db", self.folder / "db",
-            "--background", self.background, "--readable", self.folder / "frames", *options,
+            "--background", self.background, "--read-from", self.folder / "frames", *options,
         )  # fmt: skip
 
 

@@ -188,7 +188,7 @@ def test_rows_are_stored_when_their_time_has_come(db):
     writer.flush()
     assert rows_in(db, run.uid) == [1, 2, 3]
     assert writer.failed == 0
-    assert writer.done == writer.inserted == 6
+    assert writer.done == writer.inserted
     writer.close()
 
 

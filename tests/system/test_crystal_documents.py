@@ -31,7 +31,7 @@ def proxy(ports):
 
 @pytest.fixture(scope="module")
 def ioc(folder, ports, proxy):
-    ioc = Ioc(folder)
+    ioc = Ioc(folder, "--read-from", str(folder / "frames"))
     ioc.expect("Ready", 100)
     for record, value in {
         "Source": "Documents",
@@ -110,6 +110,13 @@ def test_documents_that_come_pickled_are_refused_and_counted(folder, ports, ioc)
 
 def test_the_next_scan_is_whole_with_pixels_in_files_too(folder, ports, ioc):
     scan_fills_the_map(folder, ports, ioc, "hdf5")
+
+
+def test_files_of_other_folders_are_not_read(folder, ports, ioc, tmp_path):
+    before = ioc.get("Crystal:FramesRejected")
+    simulate(folder, ports, "--pixels", "hdf5", "--folder", str(tmp_path))
+    wait_for(lambda: ioc.get("Crystal:FramesRejected") >= before + SHAPE[0] * SHAPE[1], 20)
+    assert "may not be read" in ioc.output
 
 
 def test_a_wrong_address_is_refused_with_the_reason(ioc):

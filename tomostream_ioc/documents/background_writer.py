@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import httpx
 import numpy as np
 
 from tomostream_ioc.documents.database import Database
+from tomostream_ioc.documents.raw_runs import RawRuns
 
 log = logging.getLogger(__name__)
 
@@ -17,16 +22,33 @@ log = logging.getLogger(__name__)
 #: there is room: nothing is lost. Peaks of some minutes, or 32 images of 4 million pixels
 MAX_WAITING_BYTES = 512 * 1024 * 1024
 MAX_WAITING = 4096
+#: a database that takes longer for a single document is away: nobody waits for it any more
+PATIENCE_S = 15.0
+#: after a server did not answer, documents are lost so long before it is asked again
+AGAIN_S = 5.0
 #: how often the database is asked whether rows wait too long, where no document comes
 _IDLE_S = 0.5
+_TICK_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """Something to store. what : for the log"""
+
+    store: Callable[[], None]
+    what: str
+    n_bytes: int = 0
 
 
 class BackgroundWriter:
     """Has a database's `insert`, which returns before the document is stored.
 
     ``failed`` counts documents that could not be stored, and attempts to store what was collected
-    that failed; the first of each run is logged. ``inserted`` and ``done`` count documents that
-    were brought here, and those of them that the database took or refused.
+    that failed; the first of each run is logged. ``inserted`` and ``done`` count what was brought
+    here, documents and flushes, and how much of it the database took or refused.
+
+    A database that is slow is waited for; one that is away (a server that does not answer) is not:
+    what finds no room to wait is lost, and counted.
     """
 
     def __init__(
@@ -34,15 +56,20 @@ class BackgroundWriter:
         db: Database,
         max_waiting: int = MAX_WAITING,
         max_waiting_bytes: int = MAX_WAITING_BYTES,
+        patience_s: float = PATIENCE_S,
     ):
         self.db = db
         self.failed = 0
         self.inserted = 0
         self.done = 0
+        self._raw = RawRuns(db)
         self._said = False
         self._max = max_waiting
         self._max_bytes = max_waiting_bytes
-        self._waiting: deque[tuple[str, Any, int]] = deque()
+        self._patience_s = patience_s
+        self._busy_since = float("inf")
+        self._again_at = float("-inf")
+        self._waiting: deque[_Item] = deque()
         self._bytes = 0
         self._closing = False
         self._changed = threading.Condition()
@@ -50,65 +77,109 @@ class BackgroundWriter:
         self._thread.start()
 
     def insert(self, name: str, doc: Any) -> None:
-        size = _size(doc)
-        with self._changed:
-            # one that is larger than all the room may come alone
-            self._changed.wait_for(
-                lambda: (
-                    self.done == self.inserted
-                    or (len(self._waiting) < self._max and self._bytes + size <= self._max_bytes)
-                )
-            )
-            self._waiting.append((name, doc, size))
-            self._bytes += size
-            self.inserted += 1
-            self._changed.notify_all()
+        """Hand a document over. Waits for room, but not for a database that is away."""
+        self._put(_Item(lambda: self._insert(self.db.insert, name, doc), name, _size(doc)))
 
-    def flush(self) -> None:
-        """Wait until all that was inserted is stored, or has failed."""
+    def insert_raw(self, name: str, doc: Any) -> None:
+        """The same for a run that comes in: see RawRuns."""
+        self._put(_Item(lambda: self._insert(self._raw.insert, name, doc), name, _size(doc)))
+
+    def lose(self, what: str, error: BaseException | str) -> None:
+        """Count a document that is not recorded; the first of a run is logged."""
+        with self._changed:
+            self.failed += 1
+            said, self._said = self._said, True
+        if not said:
+            away = isinstance(error, httpx.TransportError | str)
+            log.error("Not recorded (%s): %s", what, error, exc_info=None if away else error)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the database takes too long for what it was given."""
+        return time.monotonic() - self._busy_since > self._patience_s
+
+    def flush(self) -> bool:
+        """Wait until all that was inserted is stored or has failed; False where it is away."""
+        self._append(_Item(self.db.flush, "collected rows"))
         with self._changed:
             last = self.inserted
-            self._changed.wait_for(lambda: self.done >= last)
-        self._store(self.db.flush)
+            while not self._changed.wait_for(lambda: self.done >= last, _TICK_S):
+                if self.is_away:
+                    return False
+        return True
 
     def close(self) -> None:
-        """Store what waits. The database itself stays open."""
-        self.flush()
+        """Store what waits, unless the database is away. It stays open."""
+        stored = self.flush()
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._thread.join()
+            n = self.inserted - self.done
+        if stored:
+            self._thread.join()
+            return
+        self.failed += n
+        log.error("The database is away: %d documents that waited are not recorded", n)
+
+    def _put(self, item: _Item) -> None:
+        def has_room() -> bool:
+            # one that is larger than all the room may come alone
+            return self.done == self.inserted or (
+                len(self._waiting) < self._max and self._bytes + item.n_bytes <= self._max_bytes
+            )
+
+        with self._changed:
+            while not self._changed.wait_for(has_room, _TICK_S):
+                if self.is_away:
+                    self.lose(item.what, f"the database is away for {self._patience_s:g} s")
+                    return
+            self._append(item)
+
+    def _append(self, item: _Item) -> None:
+        with self._changed:
+            self._waiting.append(item)
+            self._bytes += item.n_bytes
+            self.inserted += 1
+            self._changed.notify_all()
 
     def _run(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._closing, _IDLE_S)
-                if self._waiting:
-                    name, doc, size = self._waiting.popleft()
-                elif self._closing:
+                item = self._waiting.popleft() if self._waiting else None
+                if item is None and self._closing:
                     return
-                else:
-                    name, doc, size = "", None, 0
-            if not name:
-                self._store(self.db.flush_due)
+            if item is None:
+                if time.monotonic() >= self._again_at:
+                    self._store(_Item(self.db.flush_due, "collected rows"))
                 continue
-            self._store(self.db.insert, name, doc)
-            if name == "start":
-                self._said = False
-            doc = None
+            if time.monotonic() < self._again_at:
+                self.lose(item.what, "the database did not answer")
+            else:
+                self._store(item)
+            n_bytes, item = item.n_bytes, None  # its images may go
             with self._changed:
-                self._bytes -= size
+                self._bytes -= n_bytes
                 self.done += 1
                 self._changed.notify_all()
 
-    def _store(self, store: Any, *what: Any) -> None:
+    def _store(self, item: _Item) -> None:
+        self._busy_since = time.monotonic()
         try:
-            store(*what)
-        except Exception:  # a full disk must not end the thread: what follows may be stored
-            self.failed += 1
-            if not self._said:
-                log.exception("%s not recorded", f"A {what[0]} document is" if what else "Rows are")
-            self._said = True
+            item.store()
+        except Exception as error:  # noqa: BLE001 - a full disk must not end the thread
+            self.lose(item.what, error)
+            if isinstance(error, httpx.TransportError):
+                self._again_at = time.monotonic() + AGAIN_S
+        finally:
+            self._busy_since = float("inf")
+
+    def _insert(self, insert: Callable[[str, Any], None], name: str, doc: Any) -> None:
+        try:
+            insert(name, doc)
+        finally:
+            if name == "start":
+                self._said = False
 
 
 def _size(doc: Any) -> int:

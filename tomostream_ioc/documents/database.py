@@ -16,7 +16,6 @@ from typing import Any
 from bluesky_tiled_plugins.exporters import json_seq_exporter
 from tiled.catalog import from_uri as catalog_from_uri
 from tiled.client import from_context
-from tiled.client import from_uri as client_from_uri
 from tiled.client.context import Context
 from tiled.config import Authentication
 from tiled.media_type_registration import default_serialization_registry
@@ -27,6 +26,7 @@ from tomostream_ioc.documents.handlers import DEFAULT_HANDLERS
 from tomostream_ioc.documents.image_files import ImageFiles
 from tomostream_ioc.documents.recorded_run import RecordedRun
 from tomostream_ioc.documents.run_writer import RunWriters
+from tomostream_ioc.documents.tiled_server import connect
 from tomostream_ioc.errors import TrackingError
 
 log = logging.getLogger(__name__)
@@ -52,9 +52,10 @@ class Database:
         self.client = client
         #: what event_model's Filler needs, by the names that databroker gives them
         self.reg = SimpleNamespace(handler_reg=dict(DEFAULT_HANDLERS), root_map={})
+        self.image_folder = Path(image_folder).resolve()
         self._context = context
         self._lock = threading.Lock()
-        self._files = ImageFiles(image_folder)
+        self._files = ImageFiles(self.image_folder)
         self._files.subscribe(self._write)
         self._error: Exception | None = None
         followed = context is None  # a database inside this process has no port to listen at
@@ -162,32 +163,35 @@ class Database:
 
 
 def open_database(
-    where: str | Path, *, readable: list[str | Path] | None = None, api_key: str | None = None
+    where: str | Path,
+    *,
+    readable: list[str | Path] | None = None,
+    api_key: str | None = None,
+    images: str | Path | None = None,
 ) -> Database:
     """The database in the folder ``where``, made if it isn't there; or a Tiled server's.
 
     The folder holds a SQLite catalog, tables in a SQLite file, arrays in `data` and images in
     `images`. Tiled runs inside this process and opens no port; other processes may have the same
-    folder open. ``where`` may be the http(s) URI of a Tiled server instead: it must be able to read
-    `./images`, where this process writes images.
+    folder open. ``where`` may be the http(s) URI of a Tiled server instead.
 
-    readable : more folders from which Tiled may read the files that raw runs point to
+    readable : more folders from which Tiled may read the files that raw runs point to; a server of
+        its own has them in its configuration
+    api_key : of a Tiled server; None for the environment variable TILED_API_KEY
+    images : folder for images, `images` in ``where`` or, for a server, in the current one: the
+        server must have it, under the same path, among those it may read
 
     Raises TrackingError: the folder can't be made, or no database can be opened there.
     """
     text = str(where)
     if text.startswith(("http://", "https://")):
-        try:
-            client = client_from_uri(text, api_key=api_key) if api_key else client_from_uri(text)
-        except OSError as error:
-            raise TrackingError(f"No Tiled server answers at {text}: {error}") from error
-        return Database(client, Path("images"))
+        return Database(connect(text, api_key), Path(images or "images"))
     folder = Path(where).expanduser().resolve()
-    images = folder / "images"
+    images = folder / "images" if images is None else Path(images).expanduser().resolve()
     catalog = folder / "catalog.db"
     try:
         (folder / "data").mkdir(parents=True, exist_ok=True)
-        images.mkdir(exist_ok=True)
+        images.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise TrackingError(f"No database can be made in {folder}: {error}") from error
     default_serialization_registry.register("BlueskyRun", "application/json-seq", json_seq_exporter)

@@ -16,6 +16,8 @@ from tomostream_ioc import __version__
 Emit = Callable[[str, Any], None]
 ExitStatus = Literal["success", "abort", "fail"]
 
+#: between rows of a page
+_ROW_S = 1e-6
 #: of the parent's start document, what is its own and not the sample's or the scan's
 _OWN_KEYS = frozenset({"uid", "time", "hints", "data_groups", "projections", "frame_key"})
 
@@ -50,6 +52,7 @@ class DerivedRun:
         self.parent_uid: str = parent["uid"]
         self.problems: Counter[str] = Counter()
         self._first_error = ""
+        self._time = 0.0  # of the last row
         self._emit = emit
         self._stage = stage
         self._bundle = compose_run(metadata=metadata)
@@ -86,11 +89,15 @@ class DerivedRun:
             return
         bundle = self._describe(stream, data)
         stamps = np.array(np.broadcast_to(np.asarray(taken, np.float64), n_rows))
+        # a microsecond apart: databroker 1.x reads events back in the order of their times
+        self._time = max(time.time(), self._time + _ROW_S)
+        times = self._time + _ROW_S * np.arange(n_rows)
+        self._time = float(times[-1])
         page = bundle.compose_event_page(
             data=cast(Any, data),
             timestamps=dict.fromkeys(data, stamps),
             uid=_uids(n_rows),
-            time=[time.time()] * n_rows,
+            time=times.tolist(),
             validate=False,
         )
         self._emit("event_page", page)

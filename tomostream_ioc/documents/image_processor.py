@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ class ImageProcessor(ImageStage):
 
     key : data key of the images
     subtrahend : (n_rows, n_cols) image of dark current and air scattering; None for 0
-    db, handler_registry, root_map : see Stage and ImageStage
+    db, handler_registry, root_map, read_from : see Stage and ImageStage
 
     Raises TrackingError: the subtrahend is no image.
     """
@@ -42,10 +43,11 @@ class ImageProcessor(ImageStage):
         db: Any = None,
         handler_registry: Mapping[str, Any] | None = None,
         root_map: Mapping[str, str] | None = None,
+        read_from: Iterable[str | Path] | None = None,
     ):
         if key == FRAME:
             raise TrackingError(f"Images can't be called {FRAME!r}: frames' numbers are.")
-        super().__init__(key, db, handler_registry, root_map)
+        super().__init__(key, db, handler_registry, root_map, read_from)
         self._background = None if subtrahend is None else np.asarray(subtrahend)
         self._subtract = BackgroundSubtractor(self._background, dtype)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tomostream_ioc.documents.pixels import Exposure, PixelSource
+from tomostream_ioc.documents.read_access import ANYWHERE, ReadAccess
 from tomostream_ioc.documents.stage import OpenRun, Stage
 from tomostream_ioc.errors import TrackingError
 
@@ -26,6 +28,8 @@ class ImageStage(Stage):
     handler_registry : readers of Resource documents by spec, as event_model's Filler takes them;
         None for areaDetector's HDF5 files. Not needed where a Filler has filled the events.
     root_map : new roots of Resource paths, as the Filler takes them
+    read_from : folders in which documents may name files; None for any. For documents of others:
+        whoever sends them says what is read
     """
 
     def __init__(
@@ -34,11 +38,13 @@ class ImageStage(Stage):
         db: Any = None,
         handler_registry: Mapping[str, Any] | None = None,
         root_map: Mapping[str, str] | None = None,
+        read_from: Iterable[str | Path] | None = None,
     ):
         super().__init__(db)
         self.key = key
         self._handlers = handler_registry
         self._root_map = root_map
+        self._access = ANYWHERE if read_from is None else ReadAccess.below(read_from)
 
     def process(self, run: ImageRun, exposure: Exposure, pixels: np.ndarray) -> None:
         """One exposure's frames, (n_frames, n_rows, n_cols) or (n_rows, n_cols)."""
@@ -46,7 +52,7 @@ class ImageStage(Stage):
 
     def _open(self, start: Mapping[str, Any]) -> ImageRun:
         run = ImageRun(start, self._derive(start))
-        run.source = PixelSource(self.key, start, self._handlers, self._root_map)
+        run.source = PixelSource(self.key, start, self._handlers, self._root_map, self._access)
         return run
 
     def _describe(self, run: OpenRun, doc: Mapping[str, Any]) -> bool:

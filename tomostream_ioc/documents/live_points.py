@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterable
+from pathlib import Path
 
+from tomostream_ioc.documents.read_access import ReadAccess
 from tomostream_ioc.documents.scan_reader import ScanReader
 from tomostream_ioc.documents.transport.address import Address, prefix_bytes
 from tomostream_ioc.documents.transport.receiver import DocumentReceiver
@@ -22,9 +25,12 @@ class DocumentPoints:
 
     Documents are read safely: pickled ones are refused, as by `serve`. One scan at a time: a new
     start ends the one before it.
+
+    read_from : folders in which documents may name files of images
     """
 
-    def __init__(self) -> None:
+    def __init__(self, read_from: Iterable[str | Path] = ()) -> None:
+        self._access = ReadAccess.below(read_from)
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -34,7 +40,7 @@ class DocumentPoints:
             receiver = DocumentReceiver(address, prefix=prefix_bytes(setup.docs_prefix.strip()))
         except ConfigError as error:
             raise ArmingError(str(error)) from error
-        reader = ScanReader(setup.image_key.strip(), handler)
+        reader = ScanReader(setup.image_key.strip(), handler, self._access)
         self._thread = threading.Thread(
             target=self._run, args=(receiver, reader, handler), name="documents", daemon=True
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ class PeakTracker(ImageStage):
 
     key : data key of the images
     diameter, keywords : those of trackpy.locate (percentile, separation, minmass...)
-    db, handler_registry, root_map : see Stage and ImageStage
+    db, handler_registry, root_map, read_from : see Stage and ImageStage
     """
 
     stage_name = "peak_tracker"
@@ -40,9 +41,10 @@ class PeakTracker(ImageStage):
         db: Any = None,
         handler_registry: Mapping[str, Any] | None = None,
         root_map: Mapping[str, str] | None = None,
+        read_from: Iterable[str | Path] | None = None,
         **keywords: Any,
     ):
-        super().__init__(key, db, handler_registry, root_map)
+        super().__init__(key, db, handler_registry, root_map, read_from)
         self.diameter = diameter
         self.keywords = keywords
         self._locator: Locator | None = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,7 @@ def build_chain(
     live_interval_s: float = 1.0,
     handler_registry: Mapping[str, Any] | None = None,
     root_map: Mapping[str, str] | None = None,
+    read_from: Iterable[str | Path] | None = None,
 ) -> Pipeline:
     """The chain for the images of data key ``key``.
 
@@ -106,7 +108,7 @@ def build_chain(
     search_range, memory, link : of trackpy.link, its other keywords in link; see TrackLinker
     db : records peaks, tracks and maps, and processed images too with ``record_images``
     max_maps, live_interval_s : see CrystalMapper
-    handler_registry, root_map : see ImageProcessor
+    handler_registry, root_map, read_from : see ImageProcessor
 
     Raises TrackingError: parameters that can't be used.
     """
@@ -117,6 +119,7 @@ def build_chain(
             db=db if record_images else None,
             handler_registry=handler_registry,
             root_map=root_map,
+            read_from=read_from,
         ),
         PeakTracker(key, diameter, db=db, **(locate or {})),
         TrackLinker(search_range, memory, db=db, **(link or {})),

@@ -11,6 +11,7 @@ import numpy as np
 from event_model import Filler, unpack_event_page
 
 from tomostream_ioc.documents.handlers import DEFAULT_HANDLERS
+from tomostream_ioc.documents.read_access import ANYWHERE, ReadAccess
 from tomostream_ioc.documents.stream_reader import StreamReader
 from tomostream_ioc.errors import TrackingError
 
@@ -44,13 +45,15 @@ class PixelSource:
         start: Mapping[str, Any],
         handler_registry: Mapping[str, Any] | None,
         root_map: Mapping[str, str] | None,
+        access: ReadAccess = ANYWHERE,
     ):
         self._key = key
         self._frame_key = start.get("frame_key")
         self._streams: dict[str, str] = {}
         self._descriptors: dict[str, Mapping[str, Any]] = {}
         handlers = DEFAULT_HANDLERS if handler_registry is None else handler_registry
-        self._filler = Filler(dict(handlers), inplace=False, root_map=dict(root_map or {}))
+        self._access = access
+        self._filler = Filler(access.guard(handlers), inplace=False, root_map=dict(root_map or {}))
         self._readers: dict[str, StreamReader] = {}
         # events whose pixels come by StreamDatum, and the other way round, by descriptor, seq_num
         self._events: dict[tuple[str, int], tuple[int, float]] = {}
@@ -71,7 +74,7 @@ class PixelSource:
         if name != "stream_resource":
             self._filler(name, doc)  # type: ignore[arg-type]
         elif doc["data_key"] == self._key:
-            self._readers[doc["uid"]] = StreamReader(doc)
+            self._readers[doc["uid"]] = StreamReader(doc, self._access)
 
     def exposures(self, name: str, doc: Mapping[str, Any]) -> Iterator[Exposure]:
         """What an event, event_page or stream_datum brings."""

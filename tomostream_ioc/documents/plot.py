@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--run",
+        dest="uid",
         default="-1",
         metavar="UID",
         help="the scan's run, or one derived from it, by its first characters; -1 is the last run"
@@ -74,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     try:
         with _existing_database(arguments.db) as db:
-            scan, notes = read_scan(db, arguments.run, arguments.maps, arguments.half_width)
+            scan, notes = read_scan(db, arguments.uid, arguments.maps, arguments.half_width)
         figure = draw(scan, arguments.figure, arguments.origin)
         figure.savefig(arguments.output, dpi=arguments.dpi)
     except (TrackingError, OSError) as error:

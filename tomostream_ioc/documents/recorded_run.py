@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from tomostream_ioc.documents.tiled_server import documents_of
+
 
 class RecordedRun:
     """What Tiled's client knows of a run, and its documents.
@@ -34,7 +36,7 @@ class RecordedRun:
         lists of them; and events say that nothing is left for event_model's Filler to fill.
         """
         arrays: dict[str, dict[str, Any]] = {}
-        for name, doc in self.client.documents(fill=False):
+        for name, doc in documents_of(self.client):
             doc = dict(doc)
             if name == "descriptor":
                 arrays[doc["uid"]] = {

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tomostream_ioc.documents.pixels import Exposure, PixelSource
+from tomostream_ioc.documents.read_access import ANYWHERE, ReadAccess
 from tomostream_ioc.model.crystal import PointHandler
 
 _ASSETS = frozenset(("resource", "datum", "datum_page", "stream_resource"))
@@ -20,9 +21,10 @@ class ScanReader:
     ``key`` is the data key of the images; '' takes the first one that is at least two-dimensional.
     """
 
-    def __init__(self, key: str, handler: PointHandler):
+    def __init__(self, key: str, handler: PointHandler, access: ReadAccess = ANYWHERE):
         self._key = key
         self._handler = handler
+        self._access = access
         self._start: Mapping[str, Any] | None = None
         self._source: PixelSource | None = None
         self._known: set[str] = set()  # uids of this scan's descriptors
@@ -68,7 +70,7 @@ class ScanReader:
         if key not in doc["data_keys"]:
             return
         if self._source is None:
-            self._source = PixelSource(key, self._start, None, None)
+            self._source = PixelSource(key, self._start, None, None, self._access)
         if self._source.descriptor(doc):
             self._known.add(doc["uid"])
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections import Counter, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from tomostream_ioc.documents.background_writer import BackgroundWriter
 from tomostream_ioc.documents.counts import StageCounts
 from tomostream_ioc.documents.dispatch import Dispatcher
 from tomostream_ioc.documents.pipeline import Pipeline
+from tomostream_ioc.documents.run_watch import RunWatch, WatchedRun
+from tomostream_ioc.documents.stage import MAX_OPEN_RUNS
+from tomostream_ioc.documents.transport.publisher import DocumentPublisher
 from tomostream_ioc.documents.transport.receiver import DocumentReceiver
 
 log = logging.getLogger(__name__)
@@ -19,12 +24,37 @@ log = logging.getLogger(__name__)
 _TICK_S = 0.2
 
 
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """When a run counts as silent, and when it is closed though no other one begins; inf: never."""
+
+    limit_s: float = 300.0
+    close_after_s: float = 4 * 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A run whose end is said once the writer has done with what was ``inserted`` until then.
+
+    lost_before : not recorded when it began
+    reason : why it is not whole, or None
+    """
+
+    run: str
+    inserted: int
+    lost_before: int
+    reason: str | None
+    found: str
+
+
 class Server:
     """Feeds ``chain`` with what ``receiver`` hears.
 
-    writer : what the stages record with. It keeps the raw runs too, where ``record_raw``; one that
-        the database holds already, as a run that is sent again out of it, is not written twice
+    writer : what the stages record with. It keeps the raw runs too, where ``record_raw``
+    publisher : of what the stages find, for its counts
     say : gets a line when a run begins or ends
+    silence : a run without a stop whose publisher is gone is closed as partial when another run
+        begins, or late; one that goes on nevertheless is opened again
     """
 
     def __init__(
@@ -34,22 +64,27 @@ class Server:
         *,
         writer: BackgroundWriter | None = None,
         record_raw: bool = False,
+        publisher: DocumentPublisher | None = None,
         say: Callable[[str], None] = log.info,
+        silence: Silence = Silence(),
     ):
         self.receiver = receiver
         self.chain = chain
         self.raw_counts = StageCounts()
+        self.silent = 0
         self._say = say
         self._writer = writer
-        self._recorded: dict[str, str] = {}  # of what is being recorded: run by descriptor or uid
+        self._publisher = publisher
+        self._record_raw = record_raw and writer is not None
+        self._silence = silence
+        self._watch = RunWatch()
         self._dispatcher = Dispatcher(self.raw_counts)
-        if writer is not None and record_raw:
-            self._dispatcher.subscribe(self._record)
         self._dispatcher.subscribe(chain)
         self._peaks: Counter[str] = Counter()  # by raw run
         self._roots: dict[str, str] = {}  # raw run by uid of a derived run or descriptor
         # what is to be said when the writer has done so many documents
-        self._unsaid: deque[tuple[int, str]] = deque()
+        self._unsaid: deque[_Ended] = deque()
+        self._lost_before: dict[str, int] = {}  # by raw run: not recorded when it began
         chain.processor.subscribe(self._began, "start")
         chain.tracker.subscribe(self._note_peaks)
         chain.mapper.subscribe(self._note_maps)
@@ -62,20 +97,83 @@ class Server:
         while not ending():
             got = self.receiver.receive(_TICK_S)
             if got is not None:
-                self._dispatcher.emit(*got)
+                self.take(*got)
             self._say_ended()
             now = time.monotonic()
+            self._look_for_silence(now)
             if now >= tick_at:
                 on_tick()
                 tick_at = now + tick_s
 
+    def take(self, name: str, doc: Any) -> None:
+        """One raw document."""
+        if name == "start":
+            for run in self._watch.open():
+                if run.is_silent:
+                    self._close(run, "its publisher fell silent, and another run began")
+        run = self._watch.heard(name, doc)
+        if name == "start" and run is not None:
+            while len(self._watch.open()) > MAX_OPEN_RUNS:
+                oldest = self._watch.open()[0]
+                self._close(oldest, f"its stop did not come, and {MAX_OPEN_RUNS} runs began")
+        if run is not None and run.is_closed:
+            if name == "stop":
+                self._say(f"Run {run.uid}, closed as partial before, has ended")
+                self._watch.ended(run)
+                return
+            self._open_again(run, doc)
+        if self._record_raw and self._writer is not None:
+            if run is not None and run.resumed:
+                self._writer.lose(name, "its run was closed as partial before")
+            else:
+                self._writer.insert_raw(name, doc)
+        self._dispatcher.emit(name, doc)
+        if name == "stop" and run is not None:
+            self._watch.ended(run)
+
     def close(self, reason: str) -> None:
         """Close runs that are open as partial ones, with ``reason``, and store all of them."""
+        for run in self._watch.open():
+            self._close(run, reason)
         self.chain.close(reason)
         self.receiver.close()
         if self._writer is not None:
             self._writer.flush()
         self._say_ended()
+
+    def _look_for_silence(self, now: float) -> None:
+        for run in self._watch.open():
+            quiet_s = now - run.heard_at
+            if quiet_s > self._silence.close_after_s:
+                self._close(run, f"no document came for {quiet_s:.0f} s")
+            elif quiet_s > self._silence.limit_s and not run.is_silent:
+                run.is_silent = True
+                self.silent += 1
+                self._say(
+                    f"Run {run.uid} is silent: no document for {quiet_s:.0f} s. It may go on; if"
+                    " another one begins before, it is closed as partial"
+                )
+
+    def _close(self, run: WatchedRun, reason: str) -> None:
+        """A run whose stop did not come."""
+        self._watch.close(run, self.chain.processor.close_run(run.uid, reason))
+        if self._record_raw and self._writer is not None and not run.resumed:
+            # without a stop the database would keep back what it has not written yet
+            stop = {"uid": str(uuid.uuid4()), "run_start": run.uid, "time": time.time()}
+            self._writer.insert_raw("stop", stop | {"exit_status": "abort", "reason": reason})
+
+    def _open_again(self, run: WatchedRun, doc: Any) -> None:
+        """For ``doc``, which is passed on after this."""
+        n = max(run.last.values(), default=0)
+        run.is_closed, run.resumed = False, True
+        self._say(
+            f"Run {run.uid} goes on, though it was closed as partial: what comes now is kept in"
+            f" runs of its own, frames 1 to {n} are in those before"
+        )
+        for name, before in run.head:
+            if before is not doc:
+                self._dispatcher.emit(name, before)
+        self.chain.processor.go_on(run.uid, run.last, "frames came before it was closed as partial")
 
     def status(self) -> str:
         """One line: rate, what was found, and every kind of loss."""
@@ -84,17 +182,18 @@ class Server:
         heard = self.receiver.counts
         pace = self.chain.pace[self.chain.tracker.stage_name]
         latency = "" if pace.latency_s != pace.latency_s else f" {pace.latency_s:.2f} s late"
-        where = "" if self.receiver.connected else "not connected | "
+        where = "" if self.receiver.connected else f"{self._why_not()} | "
         losses = {
             "missed": images.missed,
             "failed": sum(counts.failed for counts in stages),
             "orphans": images.orphans,
             "repeated": images.repeated,
             "refused": heard.refused,
-            "not recorded": self.raw_counts.subscriber_errors
-            + sum(counts.subscriber_errors for counts in stages)
-            + (0 if self._writer is None else self._writer.failed),
+            "silent": self.silent,
+            "not recorded": self._not_recorded,
         }
+        if self._publisher is not None:
+            losses["not published"] = self._publisher.dropped
         return (
             f"{where}frames {peaks.processed} {pace.rate_hz:.1f}/s{latency}"
             f" | peaks {peaks.found} linked {tracks.found}"
@@ -103,36 +202,36 @@ class Server:
             f" | {' '.join(f'{name} {n}' for name, n in losses.items())}"
         )
 
-    def _record(self, name: str, doc: Any) -> None:
-        """Of runs whose start came: Tiled can't keep the rest of one."""
-        if self._writer is None:
-            return
-        if name == "start":
-            if doc["uid"] in self._writer.db:
-                log.info("Run %s is in the database already; it is not written again", doc["uid"])
-                return
-            self._recorded[doc["uid"]] = doc["uid"]
-        else:
-            owner = doc.get("run_start") or self._recorded.get(
-                doc.get("descriptor") or doc.get("stream_resource") or doc.get("resource") or ""
-            )
-            if owner not in self._recorded:
-                return
-            if "uid" in doc and name in ("descriptor", "resource", "stream_resource"):
-                self._recorded[doc["uid"]] = owner
-        self._writer.insert(name, doc)
-        if name == "stop":
-            owner = doc["run_start"]
-            for uid in [uid for uid, run in self._recorded.items() if run == owner]:
-                del self._recorded[uid]
+    def _why_not(self) -> str:
+        refusal = self.receiver.refusal
+        return f"not connected: {refusal}" if refusal else "not connected"
+
+    @property
+    def _not_recorded(self) -> int:
+        stages = [stage.counts for stage in self.chain.stages]
+        failed = 0 if self._writer is None else self._writer.failed
+        return failed + sum(counts.subscriber_errors for counts in (self.raw_counts, *stages))
 
     def _say_ended(self) -> None:
         """Of runs that are stored: who reads that a run is there may look for it."""
-        done = 0 if self._writer is None else self._writer.done
-        while self._unsaid and self._unsaid[0][0] <= done:
-            self._say(self._unsaid.popleft()[1])
+        writer = self._writer
+        while self._unsaid:
+            ended = self._unsaid[0]
+            away = writer is not None and writer.is_away
+            if writer is not None and writer.done < ended.inserted and not away:
+                return
+            self._unsaid.popleft()
+            problems = [] if ended.reason is None else [ended.reason]
+            if away:
+                problems.append("the database is away, not all of it is recorded")
+            failed = self._not_recorded - ended.lost_before
+            if failed:
+                problems.append(f"recording failed {failed} times, see the log")
+            whole = f"partial ({'; '.join(problems)})" if problems else "whole"
+            self._say(f"Run {ended.run} is {whole}: {ended.found}")
 
     def _began(self, _: str, doc: Any) -> None:
+        self._lost_before[doc["root_run_uid"]] = self._not_recorded
         shape = " x ".join(str(n) for n in doc.get("shape", ()))
         self._say(f"Run {doc['root_run_uid']} began{f': {shape} points' if shape else ''}")
 
@@ -150,9 +249,15 @@ class Server:
         if name != "stop":
             return
         root = self._roots.get(doc["run_start"], "")
-        n_maps = (doc.get("num_events") or {}).get("primary", 0)
-        whole = "whole" if doc["exit_status"] == "success" else f"partial ({doc.get('reason')})"
-        text = f"Run {root} is {whole}: {self._peaks.pop(root, 0)} peaks, {n_maps} maps"
-        self._unsaid.append((0 if self._writer is None else self._writer.inserted, text))
+        self._unsaid.append(
+            _Ended(
+                run=root,
+                inserted=0 if self._writer is None else self._writer.inserted,
+                lost_before=self._lost_before.pop(root, 0),
+                reason=None if doc["exit_status"] == "success" else str(doc.get("reason")),
+                found=f"{self._peaks.pop(root, 0)} peaks,"
+                f" {(doc.get('num_events') or {}).get('primary', 0)} maps",
+            )
+        )
         for uid in [uid for uid, owner in self._roots.items() if owner == root]:
             del self._roots[uid]

@@ -88,6 +88,29 @@ class Stage:
         for run in list(self._runs.values()):
             self._close(run, "abort", reason)
 
+    def close_run(self, uid: str, reason: str) -> dict[str, int]:
+        """Close the run ``uid`` as aborted; the seq_num to which each of its streams had come.
+
+        What is derived further down is closed by the stop document that this sends.
+        """
+        run = self._runs.get(uid)
+        if run is None:
+            return {}
+        self._close(run, "abort", reason)
+        return dict(run.last)
+
+    def go_on(self, uid: str, last: Mapping[str, int], why: str) -> None:
+        """Frames up to ``last`` of a run that was just opened came before, and are not waited for.
+
+        They are missing from what is derived now, which says so: ``why`` goes into the reason.
+        """
+        run = self._runs.get(uid)
+        if run is None:
+            return
+        for stream in set(run.streams.values()) & set(last):
+            run.last[stream] = last[stream]
+            run.derived.problem(why, last[stream])
+
     # for a stage to fill in
 
     def _parameters(self, start: Mapping[str, Any]) -> dict[str, Any]:

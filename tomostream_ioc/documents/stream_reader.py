@@ -9,8 +9,8 @@ from typing import Any
 import h5py
 import hdf5plugin  # noqa: F401 - registers lz4, bitshuffle and blosc with HDF5
 import numpy as np
-from tiled.utils import path_from_uri
 
+from tomostream_ioc.documents.read_access import ANYWHERE, ReadAccess
 from tomostream_ioc.errors import TrackingError
 
 _HDF5 = "application/x-hdf5"
@@ -22,8 +22,9 @@ _POLL_S = 0.02
 class StreamReader:
     """Reads what the StreamDatum documents of one StreamResource announce."""
 
-    def __init__(self, resource: Mapping[str, Any]):
+    def __init__(self, resource: Mapping[str, Any], access: ReadAccess = ANYWHERE):
         self._resource = resource
+        self._access = access
         self._parameters = resource.get("parameters", {})
         self._datum_shape: tuple[int, ...] = ()
         self._consolidator: Any = None
@@ -48,12 +49,17 @@ class StreamReader:
     def loader(self, index: int) -> Callable[[], np.ndarray]:
         """A function that reads the exposure at ``index``, (n_frames, n_rows, n_cols) or less."""
         if self._consolidator is not None:
-            return lambda: np.asarray(self._consolidator.init_adapter()[index])
+            return lambda: self._from_adapter(index)
         return lambda: self._from_hdf5(index)
+
+    def _from_adapter(self, index: int) -> np.ndarray:
+        for asset in self._consolidator.assets:
+            self._access.check_uri(asset.data_uri)
+        return np.asarray(self._consolidator.init_adapter()[index])
 
     def _from_hdf5(self, index: int) -> np.ndarray:
         """A file that is still written may lag behind its documents: waited for, with a limit."""
-        path = path_from_uri(self._resource["uri"])
+        path = self._access.check_uri(self._resource["uri"])
         deadline = time.monotonic() + WAIT_S
         while True:
             try:

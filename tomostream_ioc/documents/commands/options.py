@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tomostream_ioc.arguments import not_negative
 from tomostream_ioc.documents.transport.address import Address, prefix_bytes
 from tomostream_ioc.documents.transport.curve import CurveKeys
 from tomostream_ioc.documents.transport.publisher import DocumentPublisher
-from tomostream_ioc.documents.transport.serializer import dumps
-from tomostream_ioc.errors import ConfigError
+from tomostream_ioc.documents.transport.serializer import WireError, dumps
+from tomostream_ioc.errors import ConfigError, TrackingError
+
+if TYPE_CHECKING:
+    from tomostream_ioc.documents.database import Database
 
 log = logging.getLogger(__name__)
 
@@ -101,14 +105,16 @@ def add_publishing(parser: Any, rate_hz: float) -> None:
         type=not_negative,
         default=10.0,
         metavar="S",
-        help="for somebody who listens, at most (default %(default)g s)",
+        help="for somebody who listens, at most (default %(default)g s); 0 sends at once, heard or"
+        " not",
     )
 
 
 def publisher_of(args: argparse.Namespace) -> DocumentPublisher:
-    """A publisher that somebody listens to; where nobody does, that is said.
+    """A publisher that somebody listens to.
 
-    Raises ConfigError: a wrong address, or a key is missing.
+    Raises ConfigError: a wrong address, or a key is missing. WireError: nobody listens; with
+    ``--wait 0`` that is not looked at.
     """
     address = Address.parse(args.to, "--to")
     keys = keys_of(args)
@@ -122,16 +128,37 @@ def publisher_of(args: argparse.Namespace) -> DocumentPublisher:
     try:
         log.info("Documents are %s", "pickled" if args.pickle else "MessagePack")
         if args.wait and not publisher.wait_for_listener(args.wait):
-            log.warning(
-                "Nobody listens at %s to the prefix %r after %g s: what is sent now is lost",
-                address,
-                args.prefix,
-                args.wait,
-            )
+            raise WireError(_nobody(publisher, args))
     except BaseException:
         publisher.close(0.0)
         raise
     return publisher
+
+
+def _nobody(publisher: DocumentPublisher, args: argparse.Namespace) -> str:
+    if publisher.refusal:
+        return f"--to {publisher.address}: {publisher.refusal}; nothing is sent"
+    if not publisher.connected:
+        return (
+            f"--to {publisher.address}: no proxy answers within {args.wait:g} s (--wait);"
+            " nothing is sent"
+        )
+    return (
+        f"--to {publisher.address}: nobody listens to the prefix {args.prefix!r} within"
+        f" {args.wait:g} s (--wait); nothing is sent (--wait 0 sends all the same)"
+    )
+
+
+def said_unheard(publisher: DocumentPublisher) -> bool:
+    """Say how many documents went while nobody listened; whether there were any."""
+    if publisher.unheard:
+        log.error(
+            "%d of %d documents were sent while nobody listened at %s: they are lost",
+            publisher.unheard,
+            publisher.sent,
+            publisher.address,
+        )
+    return publisher.unheard > 0
 
 
 def keys_of(args: argparse.Namespace, *, binds: bool = False) -> CurveKeys | None:
@@ -157,6 +184,31 @@ def check_reach(address: Address, keys: CurveKeys | None, *, pickles: bool) -> N
         " is it known who sends them",
         address,
     )
+
+
+def add_database(group: Any, help_text: str, *, required: bool = False) -> None:
+    """Options of what reads or writes a database."""
+    group.add_argument(
+        "--db",
+        metavar="DIR",
+        required=required,
+        help=f"{help_text}: a folder, or the URI of a Tiled server (http://host:8000), whose key is"
+        " in the environment variable TILED_API_KEY",
+    )
+
+
+def database_of(
+    where: str, stack: contextlib.ExitStack, *, must_exist: bool = False, **options: Any
+) -> Database:
+    """The database of --db, closed with ``stack``. Raises ConfigError: there is none."""
+    if must_exist and "://" not in where and not (Path(where) / "catalog.db").is_file():
+        raise ConfigError(f"--db {where}: there is no database")
+    from tomostream_ioc.documents.database import open_database  # takes seconds
+
+    try:
+        return stack.enter_context(open_database(where, **options))
+    except TrackingError as error:
+        raise ConfigError(f"--db: {error}") from error
 
 
 def sizes(text: str) -> tuple[int, ...]:

@@ -17,12 +17,15 @@ from tomostream_ioc.documents.commands.ending import Ended, Ending
 from tomostream_ioc.documents.commands.options import (
     FORMAT_HELP,
     add_command,
+    add_database,
     add_publishing,
+    database_of,
     publisher_of,
+    said_unheard,
     sizes,
 )
-from tomostream_ioc.documents.database import open_database
 from tomostream_ioc.documents.frame_file import FrameFile
+from tomostream_ioc.documents.old_broker import PREFIX, OldBroker, is_old_broker
 from tomostream_ioc.errors import ConfigError, TrackingError
 
 _POINTS = frozenset({"event", "stream_datum"})
@@ -39,9 +42,7 @@ def add_to(commands: Any) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--run", dest="uid", metavar="UID", help="a run of the database --db")
     source.add_argument("--file", type=Path, metavar="SCAN.h5", help="frames of a grid scan")
-    parser.add_argument(
-        "--db", metavar="DIR", help="with --run: a folder, or URI of a Tiled server"
-    )
+    add_database(parser, f"with --run ({PREFIX}NAME: a catalog of databroker 1.x)")
     frames = parser.add_argument_group(
         "with --file (defaults: the attributes shape, snaking, extents and frames_per_point)"
     )
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         stack.callback(publisher.close)
         bar = stack.enter_context(tqdm(total=total, desc="Points", unit="point", disable=None))
         began = time.monotonic()
-        uid, stop, n_points = "", False, 0
+        uid, stop, n_points, ended = "", False, 0, False
         try:
             for name, doc in documents:
                 if name in _POINTS:
@@ -83,12 +84,13 @@ def run(args: argparse.Namespace) -> int:
                 uid = doc["uid"] if name == "start" else uid
                 stop = stop or name == "stop"
         except Ended as end:
+            ended = True
             say(f"Ended by {end}: the run has no stop")
         seconds = time.monotonic() - began
         if not stop:
             say(f"Run {uid} was sent without a stop: it is not whole")
         say(f"Sent run {uid}: {n_points} points, {publisher.sent} documents in {seconds:.1f} s")
-    return 0
+        return int(said_unheard(publisher) and args.wait > 0 and not ended)
 
 
 def _points(name: str, doc: Any) -> int:
@@ -106,12 +108,14 @@ def _wait(began: float, n_points: int, rate_hz: float) -> None:
 def _recorded(
     args: argparse.Namespace, stack: contextlib.ExitStack
 ) -> tuple[int | None, Iterator[tuple[str, Any]]]:
-    if "://" not in args.db and not (Path(args.db) / "catalog.db").is_file():
-        raise ConfigError(f"--db {args.db}: there is no database")
-    try:
-        db = stack.enter_context(open_database(args.db))
-    except TrackingError as error:
-        raise ConfigError(f"--db: {error}") from error
+    db: Any
+    if is_old_broker(args.db):
+        try:
+            db = stack.enter_context(OldBroker(args.db.removeprefix(PREFIX)))
+        except TrackingError as error:
+            raise ConfigError(f"--db {error}") from error
+    else:
+        db = database_of(args.db, stack, must_exist=True)
     if args.uid not in db:
         uids = [uid for uid in db if "analysis_stage" not in db[uid].start][-5:]
         known = f"the newest raw ones are {', '.join(uids)}" if uids else "it holds no raw runs"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,16 @@ from tomostream_ioc.documents.commands.ending import Ending
 from tomostream_ioc.documents.commands.options import (
     FORMAT_HELP,
     add_command,
+    add_database,
     add_network,
     check_reach,
+    database_of,
     keys_of,
 )
-from tomostream_ioc.documents.database import Database, open_database
+from tomostream_ioc.documents.database import Database
 from tomostream_ioc.documents.pipeline import Pipeline, build_chain
-from tomostream_ioc.documents.server import Server
+from tomostream_ioc.documents.read_access import ReadAccess
+from tomostream_ioc.documents.server import Server, Silence
 from tomostream_ioc.documents.transport import DocumentPublisher, DocumentReceiver
 from tomostream_ioc.documents.transport.address import Address, prefix_bytes
 from tomostream_ioc.documents.transport.proxy import HIGH_WATER
@@ -34,6 +38,7 @@ from tomostream_ioc.tracking import average_frames
 
 log = logging.getLogger(__name__)
 
+_SILENCE = Silence()
 _LOCATE = ("percentile", "separation", "minmass", "noise_size", "smoothing_size", "threshold")
 
 
@@ -74,6 +79,15 @@ def add_to(commands: Any) -> None:
     images = parser.add_argument_group("images")
     images.add_argument("--key", required=True, help="data key of the images, e.g. dexela_image")
     images.add_argument(
+        "--read-from",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="folders in which documents may name image files (default none but that of the"
+        " database's own images: whoever publishes would say what is read here; / for any)",
+    )
+    images.add_argument(
         "--background",
         type=Path,
         metavar="FILE.npy",
@@ -99,19 +113,13 @@ def add_to(commands: Any) -> None:
     )
 
     results = parser.add_argument_group("results")
+    add_database(results, "database (default: nothing is recorded), made if it is not there")
     results.add_argument(
-        "--db",
-        metavar="DIR",
-        help="database: a folder, made if it is not there, or the URI of a Tiled server"
-        " (default: nothing is recorded)",
-    )
-    results.add_argument(
-        "--readable",
-        nargs="+",
-        default=[],
+        "--images",
         type=Path,
         metavar="DIR",
-        help="folders with image files of raw runs, which the database may read",
+        help="where images are written that the database keeps; a Tiled server must be able to"
+        " read it under the same path (default DIR/images, with a server ./images)",
     )
     results.add_argument(
         "--record-raw", action="store_true", help="record the runs that come in as well"
@@ -119,6 +127,21 @@ def add_to(commands: Any) -> None:
     results.add_argument("--record-images", action="store_true", help="... and processed images")
     results.add_argument(
         "--max-maps", type=count, default=1000, metavar="N", help="per run (default %(default)s)"
+    )
+    results.add_argument(
+        "--silent-limit",
+        type=positive,
+        default=_SILENCE.limit_s,
+        metavar="S",
+        help="a run of which no document came for so long is silent: it may go on, but is closed as"
+        " partial when another run begins (default %(default)g s)",
+    )
+    results.add_argument(
+        "--close-after",
+        type=positive,
+        default=_SILENCE.close_after_s,
+        metavar="S",
+        help="... and after so long in any case (default %(default)g s)",
     )
     results.add_argument(
         "--status-period",
@@ -131,12 +154,19 @@ def add_to(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.images is not None and args.db is None:
+        raise ConfigError("--images needs --db")
     if (args.record_raw or args.record_images) and args.db is None:
         raise ConfigError("--record-raw and --record-images need --db")
     address = Address.parse(args.address, "--in")
     keys = keys_of(args)
     check_reach(address, keys, pickles=args.allow_pickle)
     out = None if args.out is None else Address.parse(args.out, "--out")
+    if out is not None and args.prefix in ("", args.out_prefix):
+        raise ConfigError(
+            f"--out-prefix {args.out_prefix!r} with --prefix {args.prefix!r}: the server would hear"
+            " its own results; give two different prefixes"
+        )
     background = None if args.background is None else read_background(args.background)
     ending = Ending()
     # what it can't use is said before anything is opened
@@ -156,12 +186,18 @@ def run(args: argparse.Namespace) -> int:
         writer = None if db is None else BackgroundWriter(db)
         if writer is not None:
             stack.callback(writer.close)
-        chain = _chain(args, background, writer)
+        # the database's own images are what `publish --run` names
+        own = () if db is None else (db.image_folder,)
+        access = ReadAccess.below((*args.read_from, *own))
+        chain = _chain(args, background, writer, access.folders)
+        publisher = None
         if out is not None:
+            check_reach(out, keys, pickles=False)
             publisher = DocumentPublisher(
                 out, prefix=prefix_bytes(args.out_prefix), keys=keys, lossless=False
             )
             stack.callback(publisher.close, 1.0)
+            log.info("Results go to %s, prefix %r", out, args.out_prefix)
             for stage in chain.stages[0 if args.record_images else 1 :]:
                 stage.subscribe(publisher)
         line = StatusLine()
@@ -170,12 +206,15 @@ def run(args: argparse.Namespace) -> int:
             chain,
             writer=writer,
             record_raw=args.record_raw,
+            publisher=publisher,
+            silence=Silence(args.silent_limit, args.close_after),
             say=lambda text: line.say(text),
         )
         if args.allow_pickle:
             log.warning("Pickled documents are taken: whoever can publish can run code here")
         else:
             log.info("Documents are MessagePack; pickled ones are refused (see --allow-pickle)")
+        log.info("Documents may name image files in %s", access)
         line.say(f"Ready: listens to {address}, prefix {args.prefix!r}")
         said = [False]
         settle()
@@ -195,7 +234,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _chain(args: argparse.Namespace, background: np.ndarray | None, db: Any) -> Pipeline:
+def _chain(
+    args: argparse.Namespace,
+    background: np.ndarray | None,
+    db: Any,
+    read_from: Sequence[Path] | None = (),
+) -> Pipeline:
     given = {name: getattr(args, name) for name in _LOCATE}
     locate = {name: value for name, value in given.items() if value is not None}
     try:
@@ -209,6 +253,7 @@ def _chain(args: argparse.Namespace, background: np.ndarray | None, db: Any) -> 
             db=db,
             record_images=args.record_images,
             max_maps=args.max_maps,
+            read_from=read_from,
         )
     except TrackingError as error:
         raise ConfigError(str(error)) from error
@@ -218,10 +263,7 @@ def _database(args: argparse.Namespace, stack: contextlib.ExitStack) -> Database
     if args.db is None:
         log.warning("Nothing is recorded: there is no --db")
         return None
-    try:
-        return stack.enter_context(open_database(args.db, readable=args.readable))
-    except TrackingError as error:
-        raise ConfigError(f"--db: {error}") from error
+    return database_of(args.db, stack, readable=args.read_from, images=args.images)
 
 
 def read_background(path: Path) -> np.ndarray:

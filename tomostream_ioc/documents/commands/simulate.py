@@ -21,6 +21,7 @@ from tomostream_ioc.documents.commands.options import (
     add_command,
     add_publishing,
     publisher_of,
+    said_unheard,
     sizes,
 )
 from tomostream_ioc.documents.soft_devices import RodDetector, RodFileDetector, SoftMotor
@@ -117,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
         say(f"Ended by {ending.signal_name}: run {uids[-1]} is not whole")
     finally:
         publisher.close()
-    return 0
+    return int(said_unheard(publisher) and args.wait > 0 and not ending)
 
 
 class _Pace:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Sequence
 
 import zmq
@@ -13,6 +14,9 @@ from tomostream_ioc.errors import ConfigError
 
 #: messages held for each that is slower than the publisher
 HIGH_WATER = 100
+_CONTROL = "inproc://control"
+_TICK_S = 0.2
+_JOIN_S = 5.0
 
 
 class DocumentProxy:
@@ -45,6 +49,8 @@ class DocumentProxy:
             if keys is not None:
                 keys.check(binds=True)
                 self._authenticator = keys.authenticator(self._context)
+            self._control = self._context.socket(zmq.PAIR)
+            self._control.bind(_CONTROL)
             self._in = self._bound(zmq.XSUB, in_port, interfaces, keys, high_water)
             self._out = self._bound(zmq.XPUB, out_port, interfaces, keys, high_water)
         except BaseException:
@@ -77,7 +83,21 @@ class DocumentProxy:
     def run(self) -> None:
         """Forward until an exception, such as KeyboardInterrupt or what a signal's handler raises,
         ends it."""
-        zmq.proxy(self._in, self._out)
+        # in a thread: ZeroMQ's loop misses a signal that comes while it handles something else,
+        # and then waits for the next message
+        thread = threading.Thread(target=self._forward, name="proxy", daemon=True)
+        thread.start()
+        try:
+            while thread.is_alive():
+                thread.join(_TICK_S)
+        finally:
+            self._control.send(b"TERMINATE")
+            thread.join(_JOIN_S)
+
+    def _forward(self) -> None:
+        with self._context.socket(zmq.PAIR) as steered:
+            steered.connect(_CONTROL)
+            zmq.proxy_steerable(self._in, self._out, None, steered)
 
     def close(self) -> None:
         if self._authenticator is not None:

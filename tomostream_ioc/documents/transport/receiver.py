@@ -11,10 +11,10 @@ from typing import Any
 
 import zmq
 from event_model import DocumentNames
-from zmq.utils.monitor import recv_monitor_message
 
 from tomostream_ioc.documents.transport.address import Address
 from tomostream_ioc.documents.transport.curve import CurveKeys
+from tomostream_ioc.documents.transport.link import Link
 from tomostream_ioc.documents.transport.proxy import HIGH_WATER
 from tomostream_ioc.documents.transport.serializer import WireError, loads
 
@@ -25,11 +25,6 @@ _NAMES = frozenset(name.name.encode() for name in DocumentNames)
 _HEAD = 512
 #: the same reason is said again after so long, with how many there were
 _SAY_EVERY_S = 10.0
-_FAILED = {
-    zmq.Event.HANDSHAKE_FAILED_AUTH: "this client's CURVE key is refused there",
-    zmq.Event.HANDSHAKE_FAILED_PROTOCOL: "one side uses CURVE keys, the other does not",
-    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "the handshake failed: are the CURVE keys right?",
-}
 
 
 @dataclass(slots=True)
@@ -68,7 +63,6 @@ class DocumentReceiver:
         high_water: int = HIGH_WATER,
     ):
         self.counts = ReceiverCounts()
-        self.connected = False
         self._address = address
         self._prefix = prefix
         self._deserializer = deserializer
@@ -78,24 +72,29 @@ class DocumentReceiver:
         try:
             self._socket = self._context.socket(zmq.SUB)
             self._socket.rcvhwm = high_water
-            self._monitor = self._socket.get_monitor_socket()
-            if keys is not None:
-                keys.connect(self._socket)
             # "raw" would let "raw2" through as well
             self._socket.subscribe(prefix + b" " if prefix else b"")
-            self._socket.connect(address.uri)
+            self._link = Link(self._socket, address, keys)
         except BaseException:
             self._context.destroy(linger=0)
             raise
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
-        self._poller.register(self._monitor, zmq.POLLIN)
+        self._poller.register(self._link.monitor, zmq.POLLIN)
+
+    @property
+    def connected(self) -> bool:
+        return self._link.connected
+
+    @property
+    def refusal(self) -> str:
+        """Why the proxy does not let this listener in, or ""."""
+        return self._link.refusal
 
     def receive(self, timeout_s: float) -> tuple[str, dict[str, Any]] | None:
         """The next document; None when none came in time, or what came is none."""
         ready = dict(self._poller.poll(int(1e3 * timeout_s)))
-        if self._monitor in ready:
-            self._event(recv_monitor_message(self._monitor))
+        self._link.watch()
         if self._socket not in ready:
             return None
         frames = self._socket.recv_multipart(copy=False)
@@ -122,7 +121,7 @@ class DocumentReceiver:
         return name.decode(), doc
 
     def close(self) -> None:
-        self._socket.disable_monitor()
+        self._link.close()
         self._context.destroy(linger=0)
 
     def _refuse(self, reason: str) -> None:
@@ -143,19 +142,3 @@ class DocumentReceiver:
             self._reasons[reason],
             reason,
         )
-
-    def _event(self, message: Any) -> None:
-        event = message["event"]
-        if event == zmq.Event.HANDSHAKE_SUCCEEDED:
-            self.connected = True
-            log.info("Connected to %s", self._address)
-        elif event == zmq.Event.DISCONNECTED:
-            if self.connected:
-                log.warning("The connection to %s is lost; trying again", self._address)
-            self.connected = False
-        elif event in _FAILED:
-            reason = _FAILED[event]
-            now = time.monotonic()
-            if now - self._said_at.get(reason, float("-inf")) >= _SAY_EVERY_S:
-                self._said_at[reason] = now
-                log.warning("No connection to %s: %s", self._address, reason)
