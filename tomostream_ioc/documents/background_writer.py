@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 
 #: documents that wait at most; one more, and whoever brings it waits: nothing is lost
 MAX_WAITING = 32
-#: a database that takes longer for a single document is away: nobody waits for it any more
-PATIENCE_S = 15.0
+#: a server that takes longer for a single document is away: nobody waits for it any more
+SERVER_PATIENCE_S = 20.0
 #: after a server did not answer, documents are lost so long before it is asked again
 AGAIN_S = 5.0
 _TICK_S = 0.1
@@ -31,13 +31,15 @@ class BackgroundWriter:
     """Has a database's `insert`, which returns before the document is stored.
 
     ``failed`` counts documents that could not be stored; the first of each run is logged. A
-    database that is slow is waited for; one that is away (a server that does not answer) is not:
-    what would have to wait is lost, and counted.
+    database that is slow is waited for; one that is away is not: what would have to wait is lost,
+    and counted.
 
     db : with `insert` and, for raw runs, `uid in db`
+    patience_s : one that takes longer for a single document is away; a database inside this
+        process, in a folder, can't be
     """
 
-    def __init__(self, db: Any, max_waiting: int = MAX_WAITING, patience_s: float = PATIENCE_S):
+    def __init__(self, db: Any, max_waiting: int = MAX_WAITING, patience_s: float = float("inf")):
         self.db = db
         self.failed = 0
         self._patience_s = patience_s
