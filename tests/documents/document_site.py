@@ -11,7 +11,7 @@ from support.processes import Child
 from tomostream_ioc.documents import Database
 
 #: processes import for long where the machine is busy
-LIMIT_S = 180.0
+LIMIT_S = 400.0
 SEARCH_RANGE_PX = 5
 SEED = 3
 SHAPE = (10, 12)

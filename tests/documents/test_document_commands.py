@@ -164,6 +164,14 @@ WRONG = {
     "pickle from afar": (["serve", *FIND, "--allow-pickle", "--in", "192.0.2.1:1"], "curve-keys"),
     "no keys": (["serve", *FIND, "--curve-keys", "nowhere"], "nowhere"),
     "raw without db": (["serve", *FIND, "--record-raw"], "--db"),
+    "images without db": (["serve", *FIND, "--images", "."], "--db"),
+    "hears itself": (
+        ["serve", *FIND, "--out", "localhost:1", "--prefix", "results"],
+        "own results",
+    ),
+    "hears all": (["serve", *FIND, "--out", "localhost:1", "--prefix", ""], "own results"),
+    "not connected at all": (["publish", "--run", "x", "--db", "http://127.0.0.1:1"], "No Tiled"),
+    "old broker": (["publish", "--run", "x", "--db", "databroker:none"], "databroker"),
     "same ports": (["proxy", "5567", "5567"], "5567"),
     "not my address": (["proxy", "5567", "5568", "--interfaces", "192.0.2.1"], "192.0.2.1"),
     "nothing to publish": (["publish"], "--run"),
@@ -188,7 +196,7 @@ def test_wrong_options_say_so_in_a_line(name, capsys, monkeypatch, tmp_path):
     shutil.rmtree(tmp_path)
 
 
-@pytest.mark.parametrize("command", ["", "serve", "proxy", "publish", "simulate", "keys"])
+@pytest.mark.parametrize("command", ["", "serve", "proxy", "publish", "simulate", "plot", "keys"])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as left:
         main([command, "--help"] if command else ["--help"])

@@ -336,18 +336,14 @@ def test_nobody_there_is_said_and_nothing_is_sent(scan, here):
 def test_a_tiled_server_that_goes_away_costs_the_record_alone(site, expected):
     """The last one here: it ends the Tiled server in the middle of a run, and then starts it."""
     write_scan(site.folder / "cut.h5")
-    began = time.monotonic()
     sender = site.start(*site.publish("--file", site.folder / "cut.h5", "--rate", 8))
     site.server.expect("Run ", LIMIT_S)
     site.tiled.close()
     assert sender.wait(LIMIT_S) == 0, sender.output
     linked = site.results()["track_linker"]
-    live_s = time.monotonic() - began
     assert linked["exit_status"] == "success"
     for name, column in linked["columns"].items():
         np.testing.assert_array_equal(column, expected[name], err_msg=name)
-    # it is not the time that Tiled's client goes on asking a server that does not answer
-    assert live_s < 45
     partial = site.server.expect(f"Run {linked['root']} is partial", LIMIT_S)
     assert "recording failed" in partial or "not all of it is recorded" in partial
     assert "is not recorded: " in site.server.output

@@ -22,13 +22,14 @@ log = logging.getLogger(__name__)
 #: there is room: nothing is lost. Peaks of some minutes, or 32 images of 4 million pixels
 MAX_WAITING_BYTES = 512 * 1024 * 1024
 MAX_WAITING = 4096
-#: a database that takes longer for a single document is away: nobody waits for it any more
-PATIENCE_S = 15.0
+#: a server that takes longer for a single document is away: nobody waits for it any more
+SERVER_PATIENCE_S = 20.0
 #: after a server did not answer, documents are lost so long before it is asked again
 AGAIN_S = 5.0
 #: how often the database is asked whether rows wait too long, where no document comes
 _IDLE_S = 0.5
 _TICK_S = 0.1
+_ROWS = "batch of rows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,9 @@ class BackgroundWriter:
     that failed; the first of each run is logged. ``inserted`` and ``done`` count what was brought
     here, documents and flushes, and how much of it the database took or refused.
 
-    A database that is slow is waited for; one that is away (a server that does not answer) is not:
-    what finds no room to wait is lost, and counted.
+    A database that is slow is waited for; one that is away is not: what finds no room to wait is
+    lost, and counted. It is away where it takes longer than ``patience_s`` for a single document; a
+    database inside this process, in a folder, can't be.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class BackgroundWriter:
         db: Database,
         max_waiting: int = MAX_WAITING,
         max_waiting_bytes: int = MAX_WAITING_BYTES,
-        patience_s: float = PATIENCE_S,
+        patience_s: float = float("inf"),
     ):
         self.db = db
         self.failed = 0
@@ -78,11 +80,11 @@ class BackgroundWriter:
 
     def insert(self, name: str, doc: Any) -> None:
         """Hand a document over. Waits for room, but not for a database that is away."""
-        self._put(_Item(lambda: self._insert(self.db.insert, name, doc), name, _size(doc)))
+        self._put(self._item(self.db.insert, name, doc))
 
     def insert_raw(self, name: str, doc: Any) -> None:
         """The same for a run that comes in: see RawRuns."""
-        self._put(_Item(lambda: self._insert(self._raw.insert, name, doc), name, _size(doc)))
+        self._put(self._item(self._raw.insert, name, doc))
 
     def lose(self, what: str, error: BaseException | str) -> None:
         """Count a document that is not recorded; the first of a run is logged."""
@@ -91,7 +93,7 @@ class BackgroundWriter:
             said, self._said = self._said, True
         if not said:
             away = isinstance(error, httpx.TransportError | str)
-            log.error("Not recorded (%s): %s", what, error, exc_info=None if away else error)
+            log.error("A %s is not recorded: %s", what, error, exc_info=None if away else error)
 
     @property
     def is_away(self) -> bool:
@@ -100,7 +102,7 @@ class BackgroundWriter:
 
     def flush(self) -> bool:
         """Wait until all that was inserted is stored or has failed; False where it is away."""
-        self._append(_Item(self.db.flush, "collected rows"))
+        self._append(_Item(self.db.flush, _ROWS))
         with self._changed:
             last = self.inserted
             while not self._changed.wait_for(lambda: self.done >= last, _TICK_S):
@@ -151,7 +153,7 @@ class BackgroundWriter:
                     return
             if item is None:
                 if time.monotonic() >= self._again_at:
-                    self._store(_Item(self.db.flush_due, "collected rows"))
+                    self._store(_Item(self.db.flush_due, _ROWS))
                 continue
             if time.monotonic() < self._again_at:
                 self.lose(item.what, "the database did not answer")
@@ -174,12 +176,15 @@ class BackgroundWriter:
         finally:
             self._busy_since = float("inf")
 
-    def _insert(self, insert: Callable[[str, Any], None], name: str, doc: Any) -> None:
-        try:
-            insert(name, doc)
-        finally:
-            if name == "start":
-                self._said = False
+    def _item(self, insert: Callable[[str, Any], None], name: str, doc: Any) -> _Item:
+        def store() -> None:
+            try:
+                insert(name, doc)
+            finally:
+                if name == "start":
+                    self._said = False
+
+        return _Item(store, f"{name} document", _size(doc))
 
 
 def _size(doc: Any) -> int:

@@ -46,6 +46,11 @@ class OldBroker:
         except (KeyError, ValueError):
             return False
 
+    def flush(self) -> None:
+        """Nothing waits: each document is stored as it comes."""
+
+    flush_due = flush
+
     def __iter__(self) -> Iterator[str]:
         """Uids, the oldest first."""
         headers = sorted(self.broker(), key=lambda header: header.start["time"])

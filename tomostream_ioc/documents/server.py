@@ -124,7 +124,7 @@ class Server:
             self._open_again(run, doc)
         if self._record_raw and self._writer is not None:
             if run is not None and run.resumed:
-                self._writer.lose(name, "its run was closed as partial before")
+                self._writer.lose(f"{name} document", "its run was closed as partial before")
             else:
                 self._writer.insert_raw(name, doc)
         self._dispatcher.emit(name, doc)

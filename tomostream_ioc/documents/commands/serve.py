@@ -13,7 +13,7 @@ import numpy as np
 
 from tomostream_ioc.arguments import count, not_negative, positive, whole
 from tomostream_ioc.console import StatusLine, say
-from tomostream_ioc.documents.background_writer import BackgroundWriter
+from tomostream_ioc.documents.background_writer import SERVER_PATIENCE_S, BackgroundWriter
 from tomostream_ioc.documents.commands.ending import Ending
 from tomostream_ioc.documents.commands.options import (
     FORMAT_HELP,
@@ -183,7 +183,8 @@ def run(args: argparse.Namespace) -> int:
             keys=keys,
             high_water=args.high_water,
         )
-        writer = None if db is None else BackgroundWriter(db)
+        patience_s = SERVER_PATIENCE_S if "://" in (args.db or "") else float("inf")
+        writer = None if db is None else BackgroundWriter(db, patience_s=patience_s)
         if writer is not None:
             stack.callback(writer.close)
         # the database's own images are what `publish --run` names
