@@ -224,7 +224,7 @@ def test_the_record_of_a_silent_run_is_closed_with_it(db):
     writer.close()
     stop = db[dead.uid].stop or {}
     assert (stop["exit_status"], "fell silent" in stop["reason"]) == ("abort", True)
-    assert len(db[dead.uid]["primary"].read()["seq_num"]) == 4
+    assert len(db[dead.uid]["primary"].read()["time"]) == 4
     assert (db[after.uid].stop or {})["exit_status"] == "success"
     first, second = sorted(
         (set(read_peaks(db, uid)["frame"]) for uid in db.find(
