@@ -17,7 +17,7 @@ from tomostream_ioc.documents import build_chain
 from tomostream_ioc.documents.frame_file import FrameFile
 
 #: processes import for long where the machine is busy
-LIMIT_S = 400.0
+LIMIT_S = 240.0
 SEARCH_RANGE_PX = 8
 FIND = [
     "--key", KEY, "--diameter", "11", "--percentile", "80", "--separation", "15",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -135,6 +138,7 @@ def site(tmp_path_factory, scan):
 def on_terminal(arguments: list[str]) -> str:
     """What a command shows on a terminal; it ends well."""
     ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     process = subprocess.Popen(
         [sys.executable, "-m", "tomostream_ioc.documents", *arguments],
         stdin=subprocess.DEVNULL,

@@ -87,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
             ended = True
             say(f"Ended by {end}: the run has no stop")
         seconds = time.monotonic() - began
+        bar.close()
         if not stop:
             say(f"Run {uid} was sent without a stop: it is not whole")
         say(f"Sent run {uid}: {n_points} points, {publisher.sent} documents in {seconds:.1f} s")
