@@ -105,10 +105,10 @@ class BackgroundWriter:
         try:
             store(*what)
         except Exception:  # a full disk must not end the thread: what follows may be stored
-            self.failed += 1
             if not self._said:
                 log.exception("%s not recorded", f"A {what[0]} document is" if what else "Rows are")
             self._said = True
+            self.failed += 1
 
 
 def _size(doc: Any) -> int:
