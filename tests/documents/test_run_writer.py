@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -160,6 +161,15 @@ def test_the_documents_out_of_the_database_are_the_same(both, derived):
                 assert a["data"].keys() == b["data"].keys()
                 for key, value in a["data"].items():
                     np.testing.assert_array_equal(value, b["data"][key])
+
+
+def test_events_have_uids_of_their_own(derived):
+    """They are made many at once; event_model makes each with uuid4."""
+    uids = [uid for name, doc in derived.documents if name == "event_page" for uid in doc["uid"]]
+    assert len(set(uids)) == len(uids) > 30
+    for uid in uids:
+        assert str(UUID(uid)) == uid
+        assert UUID(uid).version == 4
 
 
 def page_of(run: DerivedRun, frame: int, n: int = 4) -> None:

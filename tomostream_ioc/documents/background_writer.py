@@ -89,11 +89,12 @@ class BackgroundWriter:
     def lose(self, what: str, error: BaseException | str) -> None:
         """Count a document that is not recorded; the first of a run is logged."""
         with self._changed:
-            self.failed += 1
             said, self._said = self._said, True
         if not said:
             away = isinstance(error, httpx.TransportError | str)
             log.error("A %s is not recorded: %s", what, error, exc_info=None if away else error)
+        with self._changed:
+            self.failed += 1  # who sees it finds the line
 
     @property
     def is_away(self) -> bool:
