@@ -155,8 +155,9 @@ class PvaRecords:
     def _done(self, _task: asyncio.Task[None] | None) -> None:
         self._put_is_done()
         self._is_putting = bool(self._puts)
-        if self._puts:
-            asyncio.get_running_loop().call_soon(self._next)
+        if self._puts:  # in the turn after the next: who puts without end is not the only client
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._next)
 
     async def _do(self, put: _Put) -> None:
         try:
