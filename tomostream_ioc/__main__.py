@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 
@@ -16,6 +17,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return app.main(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         return _INTERRUPTED
+    finally:
+        # all is closed: Python would look through every object of its libraries several times,
+        # which on a busy machine takes longer than everything else at the end
+        gc.freeze()
 
 
 if __name__ == "__main__":
