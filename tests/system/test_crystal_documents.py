@@ -1,5 +1,8 @@
 """Peak tracking of bluesky documents: a real run engine, proxy and IOC, each a process."""
 
+import signal
+import time
+
 import numpy as np
 import pytest
 from support.ports import environment, free_port
@@ -131,3 +134,13 @@ def test_a_wrong_address_is_refused_with_the_reason(ioc):
         assert ioc.get("Crystal:Start") == 0
     finally:
         ioc.put("Crystal:DocsAddress", kept, wait=True)
+
+
+def test_the_end_does_not_wait_for_the_libraries_that_were_loaded(ioc):
+    """trackpy, pandas and bluesky leave Python much to look through."""
+    ioc.put("Crystal:Start", 1)
+    wait_for(lambda: "waiting" in ioc.get("Crystal:Status", True), 30, "the source")
+    began_s = time.monotonic()
+    ioc.signal(signal.SIGTERM)
+    assert ioc.wait(20) == 0
+    assert time.monotonic() - began_s < 5

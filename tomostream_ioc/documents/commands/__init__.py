@@ -58,7 +58,6 @@ def main(argv: Sequence[str]) -> int:
     except Ended:
         return 0
     except (TomoStreamError, OSError) as error:
-        fail(error, _PROGRAM)
-        return 1
+        return fail(error, _PROGRAM, 1)
     except KeyboardInterrupt:  # before signals were caught
         return 130
