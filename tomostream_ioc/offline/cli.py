@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from tomostream_ioc.arguments import Parser, path, real
 from tomostream_ioc.config import size_bytes
 from tomostream_ioc.errors import ConfigError, TomoStreamError
 from tomostream_ioc.model.center import CenterEstimate
@@ -30,13 +31,13 @@ _INTERRUPTED = 130
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m tomostream_ioc.recon",
         description="Reconstruct slices of a scan file (DXfile) by the engine of the live stream.",
         epilog="Example: python -m tomostream_ioc.recon scan.h5 --slice z=67 -o z.png",
         allow_abbrev=False,
     )
-    parser.add_argument("scan", type=Path, help="DXfile with exchange/data, data_dark, ...")
+    parser.add_argument("scan", type=path, help="DXfile with exchange/data, data_dark, ...")
     parser.add_argument(
         "--center",
         default="auto",
@@ -51,21 +52,27 @@ def build_parser() -> argparse.ArgumentParser:
         help="z=67, y=70,80 or x=0:100:10; may be given again (default: the three middle slices)",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("slices.png"), help=".png or .h5 (slices.png)"
+        "-o",
+        "--output",
+        type=path,
+        default=Path("slices.png"),
+        help=".png or .h5 (default slices.png)",
     )
     parser.add_argument("--filter", default="Parzen", choices=FILTER_TYPES)
     parser.add_argument("--dezinger", type=int, default=0, choices=DEZINGER_RADII)
     parser.add_argument("--ring-removal", default="None", choices=RING_REMOVALS)
     for axis, plane in (("x", "the y-z slices"), ("y", "the x-z slices"), ("z", "the z slices")):
         parser.add_argument(
-            f"--rot-{axis}", type=float, default=0.0, metavar="DEG", help=f"tilt of {plane}"
+            f"--rot-{axis}", type=real, default=0.0, metavar="DEG", help=f"tilt of {plane}"
         )
     phase = parser.add_argument_group("phase retrieval (all four)")
-    phase.add_argument("--energy", type=float, default=0.0, metavar="KEV")
-    phase.add_argument("--distance", type=float, default=0.0, metavar="MM")
-    phase.add_argument("--alpha", type=float, default=0.0)
-    phase.add_argument("--pixel-size", type=float, default=0.0, metavar="UM")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:k")
+    phase.add_argument("--energy", type=real, default=0.0, metavar="KEV")
+    phase.add_argument("--distance", type=real, default=0.0, metavar="MM")
+    phase.add_argument("--alpha", type=real, default=0.0)
+    phase.add_argument("--pixel-size", type=real, default=0.0, metavar="UM")
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda or cuda:k (default auto: CUDA if there)"
+    )
     parser.add_argument(
         "--memory-limit", metavar="SIZE", help="for example 8G (default: what is free)"
     )
@@ -76,11 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """Exit code: 0, 1 when it failed, 2 for a wrong option or file, 130 for Ctrl-C."""
     try:
-        args = build_parser().parse_args(list(argv))
-    except SystemExit as end:  # argparse has said why
-        return int(end.code or 0)
-    try:
-        _run(args)
+        _run(build_parser().parse_args(list(argv)))
     except ConfigError as error:
         return _fail(error, 2)
     except (TomoStreamError, OSError, MemoryError) as error:
