@@ -6,7 +6,6 @@ Ctrl-C may come meanwhile.
 
 from __future__ import annotations
 
-import gc
 import sys
 from collections.abc import Sequence
 
@@ -19,10 +18,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _main(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         return _INTERRUPTED
-    finally:
-        # all is closed: Python would look through every object of its libraries several times,
-        # which on a busy machine takes longer than everything else at the end
-        gc.freeze()
 
 
 def _main(argv: Sequence[str]) -> int:

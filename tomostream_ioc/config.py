@@ -147,7 +147,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--read-from",
         metavar="DIR",
-        type=Path,
+        type=path,
         nargs="+",
         default=(),
         help="folders in which bluesky documents may name image files (Crystal:Source Documents); "

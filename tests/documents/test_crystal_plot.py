@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import shutil
 
@@ -14,6 +13,7 @@ from event_model import compose_run
 from matplotlib.patches import Rectangle
 
 from tomostream_ioc.documents import build_chain, open_database, plot
+from tomostream_ioc.documents.commands import build_parser
 from tomostream_ioc.documents.crystal_figures import CrystalScan, draw
 from tomostream_ioc.errors import TrackingError
 from tomostream_ioc.tracking import MapStack, ScanGrid
@@ -83,9 +83,9 @@ def pixels_of(axis):
 
 
 def command(*options):
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    plot.add_arguments(parser)
-    return plot.run(parser.parse_args([str(option) for option in options]))
+    argv = ["plot", *(str(option) for option in options)]
+    args = build_parser(argv).parse_args(argv)
+    return args.command(args)
 
 
 def expected_maps():

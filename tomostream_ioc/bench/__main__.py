@@ -8,19 +8,21 @@ import sys
 from collections.abc import Sequence
 from statistics import median
 
+from tomostream_ioc.arguments import Parser, count, fail
 from tomostream_ioc.bench.engine import EngineBench
 from tomostream_ioc.bench.machine import describe, peak_bytes
 from tomostream_ioc.bench.peers import compare
 from tomostream_ioc.bench.timing import Times
-from tomostream_ioc.errors import TomoStreamError
+from tomostream_ioc.errors import ConfigError, TomoStreamError
 from tomostream_ioc.recon.engine import resolve_device
 
 _SIZES = ("512x512", "1024x1024", "2048x2448")
 _PEERS = "1024x768"
+_PROGRAM = "tomostream_ioc.bench"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m tomostream_ioc.bench",
         description="Speed of the reconstruction on this machine: median (best) of several runs.",
         epilog="One update is one pixel of a slice and one angle; GUPS are 1e9 updates a second. "
@@ -30,9 +32,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--sizes", nargs="+", default=_SIZES, metavar="ROWSxCOLS", help="frames' sizes"
     )
-    parser.add_argument("--angles", type=int, default=256, help="angles in the ring (256)")
-    parser.add_argument("--batch", type=int, default=16, help="frames that come together (16)")
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each (at least 5)")
+    parser.add_argument("--angles", type=count, default=256, help="angles in the ring (256)")
+    parser.add_argument("--batch", type=count, default=16, help="frames that come together (16)")
+    parser.add_argument("--repeats", type=count, default=5, help="runs of each (at least 5)")
     parser.add_argument(
         "--peers", nargs="*", default=[], metavar="COLSxANGLES",
         help=f"sizes of one slice that other programs make, too ({_PEERS})",
@@ -47,22 +49,24 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Exit code: 0, 1 when a size can't be had here."""
-    args = build_parser().parse_args(list(argv))
+    """Exit code: 0, 1 when a size can't be had here, 2 for a wrong option."""
     try:
+        args = build_parser().parse_args(list(argv))
         sizes = [_size(text, "--sizes") for text in args.sizes]
         peers = [] if args.no_peers else args.peers or [_PEERS]
         slices = [_size(text, "--peers") for text in peers]
         if slices and shutil.which(args.peers_python) is None:
-            raise ValueError(f"--peers-python {args.peers_python}: there is no such program")
+            raise ConfigError(f"--peers-python {args.peers_python}: there is no such program")
         device = resolve_device(args.device)
         print("\n".join(describe(device)), flush=True)
         for n_rows, n_cols in sizes:
             _one_size(n_rows, n_cols, device, args)
         for n_cols, n_angles in slices:
             _one_slice(n_cols, n_angles, args)
+    except ConfigError as error:
+        return fail(error, _PROGRAM)
     except (TomoStreamError, ValueError) as error:
-        print(f"tomostream_ioc.bench: {error}", file=sys.stderr)
+        fail(error, _PROGRAM)
         return 1
     print(f"\nmost memory that was taken: {peak_bytes() / 2**30:.2f} GiB")
     return 0
@@ -104,10 +108,10 @@ def _row(name: str, figure: Times, unit: str) -> None:
 
 
 def _size(text: str, option: str) -> tuple[int, int]:
-    """Raises ValueError: not two numbers with an x between."""
+    """Raises ConfigError: not two numbers with an x between."""
     rows, _, cols = text.partition("x")
-    if not (rows.isdecimal() and cols.isdecimal()):
-        raise ValueError(f"{option} {text}: give two sizes, for example 2048x2448")
+    if not (rows.isdecimal() and cols.isdecimal() and int(rows) and int(cols)):
+        raise ConfigError(f"{option} {text}: give two sizes, for example 2048x2448")
     return int(rows), int(cols)
 
 

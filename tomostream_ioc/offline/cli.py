@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tomostream_ioc.arguments import Parser, fail, positive, real
+from tomostream_ioc.arguments import Parser, fail, path, positive, real
 from tomostream_ioc.config import size_bytes
 from tomostream_ioc.errors import ConfigError, TomoStreamError
 from tomostream_ioc.model.center import CenterEstimate
@@ -39,7 +39,7 @@ def build_parser() -> Parser:
         epilog="Example: python -m tomostream_ioc.recon scan.h5 --slice z=67 -o z.png",
         allow_abbrev=False,
     )
-    parser.add_argument("scan", type=Path, help="DXfile with exchange/data, data_dark, ...")
+    parser.add_argument("scan", type=path, help="DXfile with exchange/data, data_dark, ...")
     parser.add_argument(
         "--center",
         type=_column,
@@ -55,7 +55,11 @@ def build_parser() -> Parser:
         help="z=67, y=70,80 or x=0:100:10; may be given again (default: the three middle slices)",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("slices.png"), help=".png or .h5 (slices.png)"
+        "-o",
+        "--output",
+        type=path,
+        default=Path("slices.png"),
+        help=".png or .h5 (default slices.png)",
     )
     parser.add_argument("--filter", default="Parzen", choices=FILTER_TYPES)
     parser.add_argument("--dezinger", type=int, default=0, choices=DEZINGER_RADII)
@@ -67,7 +71,9 @@ def build_parser() -> Parser:
     phase = parser.add_argument_group("phase retrieval (all four)")
     for option, unit in _PHASE.items():
         phase.add_argument(option, type=positive, default=0.0, metavar=unit)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:k")
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda or cuda:k (default auto: CUDA if there)"
+    )
     parser.add_argument(
         "--memory-limit", metavar="SIZE", help="for example 8G (default: what is free)"
     )

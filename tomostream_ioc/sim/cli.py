@@ -10,7 +10,9 @@ from pathlib import Path
 from tomostream_ioc.arguments import (
     Parser,
     count,
+    ipv4,
     not_negative,
+    path,
     port,
     positive,
     probability,
@@ -143,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--theta-channel", default="", metavar="NAME", help="default: P + R + StreamTheta")
 
     add = parser.add_argument_group("what is seen").add_argument
-    add("--scan", type=Path, metavar="FILE", help="replay this DXfile instead of the phantom")
+    add("--scan", type=path, metavar="FILE", help="replay this DXfile instead of the phantom")
     add("--size", type=count, default=512, help="rows and columns (%(default)s)")
     add("--rows", type=count, help="detector rows, instead of --size")
     add("--cols", type=count, help="detector columns, instead of --size")
@@ -181,7 +183,9 @@ def _parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("process").add_argument
     add("--memory-mb", type=whole, default=1024, help="for frames computed ahead (%(default)s)")
-    add("--interfaces", nargs="+", default=(), metavar="IP", help="addresses to serve on")
+    add(
+        "--interfaces", type=ipv4, nargs="+", default=(), metavar="IP", help="addresses to serve on"
+    )
     add("--ca-port", type=port, help="CA server port (default: EPICS environment)")
     add("--pva-port", type=port, help="PVA TCP port (default: EPICS environment)")
     add("--commands", action="store_true", help="read commands from standard input")

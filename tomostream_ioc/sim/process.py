@@ -13,6 +13,7 @@ from typing import Any
 
 from caproto.asyncio.server import Context
 
+from tomostream_ioc.environment import check_interfaces, check_variables
 from tomostream_ioc.errors import ConfigError
 from tomostream_ioc.scan_file import ScanFile
 from tomostream_ioc.sim.channels import Channels
@@ -36,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.getLogger(name).addFilter(_quieter)
     try:
         config = parse(sys.argv[1:] if argv is None else argv)
+        check_variables()
+        check_interfaces(config.interfaces)
         source = make_source(config)
         source.schedule(config.scan_type)
     except (ConfigError, MemoryError) as error:

@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         args = build_parser(argv).parse_args(list(argv))
         set_up_logging(args.log_level, args.log_format)
-        return args.run(args)
+        return args.command(args)
     except ConfigError as error:
         return fail(error, _PROGRAM)
     except Ended:

@@ -19,7 +19,7 @@ def add_to(commands: Any) -> None:
         " client.key and client.key_secret. Copy a further client's .key into clients/.",
     )
     parser.add_argument("folder", type=Path, metavar="DIR", help="made if it is not there")
-    parser.set_defaults(run=run)
+    parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:

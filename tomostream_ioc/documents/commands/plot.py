@@ -16,7 +16,7 @@ def add_to(commands: Any) -> None:
         "Total intensity, the light image with the peaks' windows, and the brightest tracks' maps.",
     )
     plot.add_arguments(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:

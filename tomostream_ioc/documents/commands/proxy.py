@@ -42,7 +42,7 @@ def add_to(commands: Any) -> None:
         metavar="N",
         help="messages held for each that is slow; more are lost to it (default %(default)s)",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:

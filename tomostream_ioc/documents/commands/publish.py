@@ -58,7 +58,7 @@ def add_to(commands: Any) -> None:
     frames.add_argument(
         "--key", default="dexela_image", help="data key of the images (default %(default)s)"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:

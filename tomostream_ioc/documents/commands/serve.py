@@ -150,7 +150,7 @@ def add_to(commands: Any) -> None:
         metavar="S",
         help="of the line that says how it goes (default %(default)s s; on a terminal 0.5 s)",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(command=run)
 
 
 def run(args: argparse.Namespace) -> int:

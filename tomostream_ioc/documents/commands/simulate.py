@@ -79,7 +79,7 @@ def add_to(commands: Any) -> None:
         metavar="FILE.npz",
         help="write masks of the grains, and grain, y, x and counts of each peak",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(command=run)
 
 
 def _pair(text: str) -> tuple[int, ...]:
