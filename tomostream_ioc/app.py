@@ -36,14 +36,10 @@ from tomostream_ioc.limits import keep_freed_memory, raise_file_limit
 from tomostream_ioc.model.control import Engine
 from tomostream_ioc.model.crystal import PointSource
 from tomostream_ioc.picture import save_slices_png
-from tomostream_ioc.recon.engine import (
-    OrthoEngine,
-    pinned_empty,
-    resolve_device,
-    warm_up,
-    warm_up_rest,
-)
+from tomostream_ioc.recon.devices import pinned_empty, resolve_device
+from tomostream_ioc.recon.engine import OrthoEngine
 from tomostream_ioc.recon.geometry import ScanGeometry
+from tomostream_ioc.recon.warm_up import warm_up, warm_up_rest
 from tomostream_ioc.runner.run import Runner
 from tomostream_ioc.simulation import SimulatedStream, simulator_arguments
 

@@ -25,7 +25,8 @@ from gpu_tuning import profile, tune
 from gpu_upstream import Upstream
 
 from tomostream_ioc.model.params import ReconParams
-from tomostream_ioc.recon.engine import OrthoEngine, pinned_empty
+from tomostream_ioc.recon.devices import pinned_empty
+from tomostream_ioc.recon.engine import OrthoEngine
 from tomostream_ioc.recon.geometry import (
     ScanGeometry,
     Views,

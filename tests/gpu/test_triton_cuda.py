@@ -9,7 +9,8 @@ import torch
 
 from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.recon import backend
-from tomostream_ioc.recon.engine import OrthoEngine, pinned_empty
+from tomostream_ioc.recon.devices import pinned_empty
+from tomostream_ioc.recon.engine import OrthoEngine
 from tomostream_ioc.recon.geometry import ScanGeometry, Views, y_slice_line, z_slice_rows
 
 pytestmark = [

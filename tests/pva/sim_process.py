@@ -6,7 +6,6 @@ import json
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from p4p.client.thread import Context
+from support.ports import free_port
 
 PREFIX = "2bmb:TomoScanStream:"
 IMAGE = "2bmbSP1:Pva1:Image"
@@ -85,19 +85,6 @@ changes = [[n, strings[n][value] if strings[n] else text] for n, value, text in 
 print(json.dumps({"took": took, "value": epics.caget(record, as_string=True),
                   "changes": changes}), flush=True)
 """
-
-
-def free_port() -> int:
-    """A port that is free for both UDP and TCP on loopback."""
-    while True:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            port = tcp.getsockname()[1]
-            try:
-                udp.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
 
 
 def wait_for(what: str, look: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
@@ -196,7 +183,8 @@ class Sim:
         self.process.send_signal(signal.SIGTERM)
         report = json.loads(self.line("{"))
         assert self.process.wait(timeout=10) == 0
-        assert time.monotonic() - began < 5  # 0.3 s unless the machine is busy with other tests
+        # 0.3 s; much more where the machine is busy with other tests
+        assert time.monotonic() - began < 15
         assert self.process.stderr is not None
         # pvxs says when a client closes its connection while a frame is under way
         log = [line for line in self.process.stderr if "pvxs" not in line]

@@ -9,7 +9,8 @@ import subprocess
 import sys
 
 import psutil
-from sim_process import LIMIT_S, free_port, sim, wait_for
+from sim_process import LIMIT_S, sim, wait_for
+from support.ports import free_port
 
 from tomostream_ioc.simulation import SimulatedStream
 

@@ -22,7 +22,8 @@ def modules_after(line: str) -> set[str]:
 
 
 def test_no_torch_where_the_cpu_computes():
-    engine = "from tomostream_ioc.recon.engine import resolve_device, warm_up; "
+    engine = "from tomostream_ioc.recon.devices import resolve_device; "
+    engine += "from tomostream_ioc.recon.warm_up import warm_up; "
     there = modules_after(engine + "import tomostream_ioc.app; warm_up(resolve_device('cpu'))")
     assert "numba" in there
     assert not there & {"torch", "triton", "scipy.fft", "pandas", "trackpy", "bluesky", "tiled"}

@@ -11,7 +11,8 @@ from test_recon_phantom import half_turn
 
 from tomostream_ioc.errors import ArmingError, ConfigError
 from tomostream_ioc.recon import memory
-from tomostream_ioc.recon.engine import OrthoEngine, pinned_empty, resolve_device
+from tomostream_ioc.recon.devices import pinned_empty, resolve_device
+from tomostream_ioc.recon.engine import OrthoEngine
 from tomostream_ioc.recon.geometry import ScanGeometry
 from tomostream_ioc.recon.ring import Ring, angle_shares
 from tomostream_ioc.recon.workers import Workers

@@ -14,7 +14,7 @@ from tomostream_ioc.bench.machine import describe, peak_bytes
 from tomostream_ioc.bench.peers import compare
 from tomostream_ioc.bench.timing import Times
 from tomostream_ioc.errors import ConfigError, TomoStreamError
-from tomostream_ioc.recon.engine import resolve_device
+from tomostream_ioc.recon.devices import resolve_device
 
 _SIZES = ("512x512", "1024x1024", "2048x2448")
 _PEERS = "1024x768"

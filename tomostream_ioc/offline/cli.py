@@ -18,7 +18,7 @@ from tomostream_ioc.model.params import DEZINGER_RADII, FILTER_TYPES, RING_REMOV
 from tomostream_ioc.offline.job import FileReconstruction
 from tomostream_ioc.offline.output import check_output, save
 from tomostream_ioc.offline.plan import Wanted
-from tomostream_ioc.recon.engine import resolve_device
+from tomostream_ioc.recon.devices import resolve_device
 from tomostream_ioc.recon.memory import Budget
 from tomostream_ioc.scan_file import ScanFile
 

@@ -1,4 +1,4 @@
-"""Which device computes.
+"""Which device computes, and memory that it copies from.
 
 Found out without torch where there can be no GPU: its import takes a second and 200 MB.
 """
@@ -6,7 +6,10 @@ Found out without torch where there can be no GPU: its import takes a second and
 from __future__ import annotations
 
 import ctypes
+import math
 from pathlib import Path
+
+import numpy as np
 
 from tomostream_ioc.errors import ConfigError
 
@@ -49,3 +52,15 @@ def _has_driver() -> bool:
     except OSError:
         return False
     return True
+
+
+def pinned_empty(shape: tuple[int, ...], dtype: np.dtype | str) -> np.ndarray:
+    """Memory that a GPU copies from at full speed, as a numpy array; ordinary where there is none.
+
+    The array keeps the memory alive.
+    """
+    import torch  # here, as the CPU does without
+
+    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    pinned = torch.empty(n_bytes, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
+    return pinned.numpy().view(dtype).reshape(shape)

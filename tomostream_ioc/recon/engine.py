@@ -16,7 +16,7 @@ from tomostream_ioc.model.control import MemoryUse
 from tomostream_ioc.model.frame import FRAME_DTYPES
 from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.model.slices import Slices
-from tomostream_ioc.recon import binning, memory
+from tomostream_ioc.recon import memory
 from tomostream_ioc.recon.backend import RawFrames, make_backend
 from tomostream_ioc.recon.backproject import BackProjector
 from tomostream_ioc.recon.center import CenterSearch, HalfTurn, rows_around
@@ -30,8 +30,6 @@ from tomostream_ioc.recon.policies import MemoryPolicies
 from tomostream_ioc.recon.preprocess import Fields
 from tomostream_ioc.recon.ring import Ring
 from tomostream_ioc.recon.slice_sums import SliceSums
-
-__all__ = ["OrthoEngine", "pinned_empty", "resolve_device", "warm_up", "warm_up_rest"]
 
 #: pixels that are filtered between two heartbeats
 _PIXELS_AT_ONCE = {"cpu": 1 << 27, "cuda": 1 << 30}
@@ -365,54 +363,3 @@ class OrthoEngine:
             last = np.sort(k - 1 - index)
             return frames[last], theta_rad[last], slots[last]
         return frames, theta_rad, slots
-
-
-def pinned_empty(shape: tuple[int, ...], dtype: np.dtype | str) -> np.ndarray:
-    """Memory that a GPU copies from at full speed, as a numpy array; ordinary where there is none.
-
-    The array keeps the memory alive.
-    """
-    import torch  # here, as the CPU does without
-
-    n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    pinned = torch.empty(n_bytes, dtype=torch.uint8, pin_memory=torch.cuda.is_available())
-    return pinned.numpy().view(dtype).reshape(shape)
-
-
-def warm_up(device: str = "auto") -> None:
-    """Compile the kernels (or load them from disk) and start CUDA before the first frame comes.
-
-    Takes up to a minute the first time. `warm_up_rest` has what no scan begins with.
-
-    Raises ConfigError: no such device.
-    """
-    for dtype in ("uint16", "uint8"):
-        engine = OrthoEngine(ScanGeometry(n_angles=8, n_rows=4, n_cols=8), dtype, device)
-        frames = np.ones((8, 4, 8), dtype)
-        theta_deg = np.arange(8) * 22.5
-        engine.push(frames, theta_deg, np.arange(8))
-        params = ReconParams(center=4.0, ortho_x=4, ortho_y=4, ortho_z=2, ring_removal="fw")
-        engine.reconstruct(params)
-        engine.push(frames, theta_deg, np.arange(8))
-        engine.reconstruct(ReconParams(center=4.0, ortho_x=4, ortho_y=4, ortho_z=2, rot_z_deg=1.0))
-        engine.release()
-        binning.warm_up(np.dtype(dtype))
-    binning.warm_up(np.dtype(np.float32))  # of fields
-
-
-def warm_up_rest(device: str = "auto") -> None:
-    """The same for what few need: phase retrieval, and binning of the other pixel types.
-
-    Raises ConfigError: no such device.
-    """
-    for dtype in ("uint16", "uint8"):
-        engine = OrthoEngine(ScanGeometry(n_angles=8, n_rows=4, n_cols=8), dtype, device)
-        engine.push(np.ones((8, 4, 8), dtype), np.arange(8) * 22.5, np.arange(8))
-        params = ReconParams(
-            center=4.0, ortho_x=4, ortho_y=4, ortho_z=2,
-            energy_kev=20.0, distance_mm=50.0, alpha=1e-3, pixel_size_um=2.0,
-        )  # fmt: skip
-        engine.reconstruct(params)
-        engine.release()
-    for dtype in sorted(FRAME_DTYPES, key=str):
-        binning.warm_up(dtype)
