@@ -159,7 +159,11 @@ def test_scalars_and_lists_come_back():
     assert back["n"].dtype == np.int64
 
 
-@pytest.mark.parametrize("value", [np.array([{}, None]), object(), {1, 2}, 1 << 70], ids=str)
+@pytest.mark.parametrize(
+    "value",
+    [np.array([{}, None]), object(), {1, 2}, 1 << 70],
+    ids=["objects", "object", "set", "large"],
+)
 def test_what_is_no_document_is_not_sent(value):
     with pytest.raises(WireError, match="can't be sent"):
         dumps({"x": value})
