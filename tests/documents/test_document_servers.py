@@ -260,7 +260,7 @@ def wrong_keys(site, tmp_path_factory):
 
 SAYS = {
     "stranger": "this client's CURVE key is refused there",
-    "none": "one side uses CURVE keys, the other does not",
+    "none": "one side use",  # which of two sentences it is, ZeroMQ leaves to the moment
     "deceived": "server.key not the proxy's",
 }
 
@@ -350,7 +350,7 @@ def test_a_tiled_server_that_goes_away_costs_the_record_alone(site, expected):
         np.testing.assert_array_equal(column, expected[name], err_msg=name)
     partial = site.server.expect(f"Run {linked['root']} is partial", LIMIT_S)
     assert "recording failed" in partial or "not all of it is recorded" in partial
-    assert "is not recorded: " in site.server.output
+    site.server.expect_any("is not recorded: ")  # Tiled's client asks for 45 s
     counted = site.server.expect_any("not recorded ")
     wait_for(
         lambda: int(site.server.lines[-1].rsplit("not recorded ")[-1].split()[0]) > 0, LIMIT_S,

@@ -55,6 +55,7 @@ def test_the_ioc_finds_its_simulator_alone_and_says_when_it_is_gone(monkeypatch,
     async def start_and_kill() -> None:
         simulated = SimulatedStream(["--size", "32", "--angles", "4", "--idle"])
         await simulated.start()
+        await simulated.ready()
         assert not any("192.0.2.1" in value for value in os.environ.values())
         (child,) = psutil.Process().children()
         child.kill()
@@ -67,6 +68,7 @@ def test_the_ioc_finds_its_simulator_alone_and_says_when_it_is_gone(monkeypatch,
     async def start_and_stop() -> None:
         simulated = SimulatedStream(["--size", "32", "--angles", "4", "--idle"])
         await simulated.start()
+        await simulated.ready()
         await simulated.stop()
 
     with caplog.at_level(logging.ERROR):

@@ -36,7 +36,7 @@ def test_peers_that_are_not_installed_are_left_out(capsys):
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(capsys, options, message):
-    assert main([*SMALL, *options]) == 1
+    assert main([*SMALL, *options]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
