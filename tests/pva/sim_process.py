@@ -183,8 +183,7 @@ class Sim:
         self.process.send_signal(signal.SIGTERM)
         report = json.loads(self.line("{"))
         assert self.process.wait(timeout=10) == 0
-        # 0.3 s; much more where the machine is busy with other tests
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 5  # 0.3 s unless the machine is busy with other tests
         assert self.process.stderr is not None
         # pvxs says when a client closes its connection while a frame is under way
         log = [line for line in self.process.stderr if "pvxs" not in line]

@@ -20,11 +20,12 @@ _SAY_EVERY_S = 10.0
 _AGAIN_S = 5.0
 #: so many handshakes in a row that failed, of whatever reason, and nobody waits for the next
 _TRIES = 5
+_ONE_SIDE = "one side uses CURVE keys, the other does not"
 #: ZeroMQ does not try again after these two
 _FINAL = {
     zmq.Event.HANDSHAKE_FAILED_AUTH: "this client's CURVE key is refused there: is its .key in the"
     " proxy's DIR/clients?",
-    zmq.Event.HANDSHAKE_FAILED_PROTOCOL: "one side uses CURVE keys, the other does not",
+    zmq.Event.HANDSHAKE_FAILED_PROTOCOL: _ONE_SIDE,
 }
 _UNCLEAR = (
     "the handshake failed: does only one side use CURVE keys, or is server.key not the proxy's?"
@@ -46,6 +47,8 @@ class Link:
         self.refusal = ""
         self._socket = socket
         self._address = address
+        # which of its two failures ZeroMQ reports to a client without keys is a matter of timing
+        self._unclear = _ONE_SIDE if keys is None else _UNCLEAR
         self._failed = 0
         self._again_at = float("inf")
         self._said_at: dict[str, float] = {}
@@ -87,7 +90,7 @@ class Link:
             self._failed += 1
             # the first comes before ZeroMQ knows more, and where the proxy is just ending
             if self._failed >= _TRIES:
-                self._refused(_UNCLEAR)
+                self._refused(self._unclear)
 
     def _refused(self, reason: str) -> None:
         self.refusal = reason
