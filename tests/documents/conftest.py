@@ -7,6 +7,7 @@ from typing import Any
 import event_model
 import numpy as np
 import pytest
+from command_site import expected_tracks, write_scan
 from event_model import DocumentNames, DocumentRouter, schema_validators
 
 from tomostream_ioc.documents import open_database
@@ -85,3 +86,15 @@ def db(database_folder, tmp_path_factory):
     """Tiled in a folder: shared, as it takes seconds to start."""
     with open_database(database_folder, readable=[tmp_path_factory.getbasetemp()]) as database:
         yield database
+
+
+@pytest.fixture(scope="session")
+def scan(tmp_path_factory):
+    """The frames of a scan in an HDF5 file."""
+    return write_scan(tmp_path_factory.mktemp("scan") / "scan.h5")
+
+
+@pytest.fixture(scope="session")
+def expected(scan):
+    """The tracks of that file, found without a network."""
+    return expected_tracks(scan)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 import uuid
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ class InlineDetector:
         return {}
 
 
-class _FileDetector(InlineDetector):
+class _FileDetector(InlineDetector, ABC):
     """Writes each point to an HDF5 file that is read while it grows."""
 
     dataset = "/entry/data/data"
@@ -137,11 +138,13 @@ class _FileDetector(InlineDetector):
         self._docs: list[tuple[str, dict]] = []
         self._n = 0
 
+    @abstractmethod
     def _begin(self):
-        raise NotImplementedError
+        """Compose what says where the pixels are."""
 
+    @abstractmethod
     def _point(self):
-        raise NotImplementedError
+        """Compose what says which of them are this point's."""
 
     def stage(self):
         self._file = h5py.File(self._path, "w", libver="latest")

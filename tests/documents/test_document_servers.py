@@ -18,7 +18,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from command_site import FIND, LIMIT_S, Command, expected_tracks, write_scan
+from command_site import FIND, LIMIT_S, Command, write_scan
 from crystal_scan import SHAPE
 from support.ports import free_port
 from support.processes import SUPPORT, Child, wait_for
@@ -83,16 +83,6 @@ class Site:
         """What bluesky's dispatcher has of the next run: by stage."""
         said = [json.loads(self.bluesky.expect("{", LIMIT_S)) for _ in range(4)]
         return {each["stage"]: each for each in said}
-
-
-@pytest.fixture(scope="module")
-def scan(tmp_path_factory):
-    return write_scan(tmp_path_factory.mktemp("scan") / "scan.h5")
-
-
-@pytest.fixture(scope="module")
-def expected(scan):
-    return expected_tracks(scan)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from command_site import FIND, LIMIT_S, Command, chain_here, expected_tracks, write_scan
+from command_site import FIND, LIMIT_S, Command, chain_here
 from crystal_scan import KEY
 from support.ports import free_port
 
@@ -21,16 +21,6 @@ databroker = pytest.importorskip(
 if not databroker.__version__.startswith("1."):
     pytest.skip("databroker 2 reads Tiled alone", allow_module_level=True)
 pytestmark = pytest.mark.timeout(600)
-
-
-@pytest.fixture(scope="module")
-def scan(tmp_path_factory):
-    return write_scan(tmp_path_factory.mktemp("scan") / "scan.h5")
-
-
-@pytest.fixture(scope="module")
-def expected(scan):
-    return expected_tracks(scan)
 
 
 @pytest.fixture(scope="module")
