@@ -14,7 +14,6 @@ from tiled.client import from_uri
 
 from tomostream_ioc.errors import TrackingError
 
-#: once: what asks for the server at start ends soon, and says so, where there is none
 _KEY = "give the key of the server in the environment variable TILED_API_KEY"
 
 
