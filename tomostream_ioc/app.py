@@ -24,6 +24,7 @@ from tomostream_ioc.environment import check_interfaces, check_variables
 from tomostream_ioc.epics.access import OPEN, read_access_file, summary
 from tomostream_ioc.epics.autosave import Autosave
 from tomostream_ioc.epics.group import TomoStreamGroup
+from tomostream_ioc.epics.lendable_loop import LendableLoop
 from tomostream_ioc.epics.lens import CaLensOptics
 from tomostream_ioc.epics.pva_crystal import PvaCrystal
 from tomostream_ioc.epics.pva_detector import PvaDetector
@@ -58,7 +59,8 @@ def run(config: Config) -> int:
 
     Raises ConfigError: what the command line asks for can't be had here.
     """
-    return asyncio.run(Program(config).run())
+    with asyncio.Runner(loop_factory=LendableLoop) as runner:
+        return runner.run(Program(config).run())
 
 
 class Program:

@@ -17,6 +17,7 @@ from fake_run import FakeRun
 from support.ports import free_port
 
 from tomostream_ioc.epics.group import TomoStreamGroup
+from tomostream_ioc.epics.lendable_loop import LendableLoop
 from tomostream_ioc.epics.server import IocContext
 
 PREFIX = "ref:TomoStream:"
@@ -114,7 +115,7 @@ class Ioc:
         if prepare is not None:
             prepare(self.group)
         self.clients: list[Client] = []
-        self._loop = asyncio.new_event_loop()
+        self._loop = LendableLoop()  # as in the program
         self.server: IocContext | None = None
         self._task: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._main, name="ioc")

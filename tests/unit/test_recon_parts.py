@@ -1,8 +1,10 @@
 """What the engine is made of: shares of the half turn, memory, devices, worker threads."""
 
+import gc
 import os
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from tomostream_ioc.recon import memory
 from tomostream_ioc.recon.devices import pinned_empty, resolve_device
 from tomostream_ioc.recon.engine import OrthoEngine
 from tomostream_ioc.recon.geometry import ScanGeometry
-from tomostream_ioc.recon.ring import Ring, angle_shares
+from tomostream_ioc.recon.ring import Ring, angle_shares, rounded_weights
 from tomostream_ioc.recon.workers import Workers
 
 
@@ -40,6 +42,31 @@ def test_even_angles_count_the_same_whatever_their_noise():
         ring.put_filtered(np.arange(first, first + 100))
         assert len(neighbours) == 0
     assert ring.total_weight == 1500.0
+
+
+@pytest.mark.parametrize("turn", [0.0, 180.0, -900.0])
+def test_frames_of_the_same_angles_leave_the_shares_as_they_are(turn):
+    theta = np.deg2rad(half_turn(60) + np.where(np.arange(60) % 7 == 0, 1.1, 0.0))
+    ring, slots = Ring(60, 4), np.arange(60)
+    for angles in (theta, theta + np.deg2rad(turn)):
+        neighbours = [ring.put_raw(slots[i : i + 4], angles[i : i + 4]) for i in range(0, 60, 4)]
+        ring.put_filtered(slots)
+    assert sum(len(views) for views in neighbours) == 0  # of the second time
+    assert ring.stale_slots().size == 0
+    np.testing.assert_array_equal(ring.theta_rad, angles)
+    np.testing.assert_array_equal(ring.weights, rounded_weights(angle_shares(theta, 60)))
+    assert len(set(ring.weights)) > 2
+
+
+def test_a_frame_of_another_angle_moves_the_shares_of_its_neighbours():
+    theta, slots = np.deg2rad(half_turn(60)), np.arange(60)
+    ring = Ring(60, 4)
+    ring.put_raw(slots, theta)
+    ring.put_filtered(slots)
+    theta[30] += np.deg2rad(1.0)
+    moved = ring.put_raw(slots[30:31], theta[30:31])
+    np.testing.assert_array_equal(np.sort(moved.frames), [29, 31])
+    np.testing.assert_array_equal(ring.weights, rounded_weights(angle_shares(theta, 60)))
 
 
 def test_memory_is_counted_and_refused_when_it_is_not_there(monkeypatch):
@@ -82,6 +109,52 @@ def test_workers_end_what_they_do_before_they_raise():
         workers.map(piece, range(50))
     assert sorted([0, *done]) == sorted(begun)
     assert workers.map(lambda i: i * i, range(4)) == [0, 1, 4, 9]
+    workers.close()
+
+
+@pytest.mark.parametrize("end", [lambda pool: pool.close(), lambda _: None])
+def test_threads_of_workers_end_with_them(end):
+    others = set(threading.enumerate())
+    workers = Workers(lambda: None, 3)
+    own = set(threading.enumerate()) - others
+    assert len(own) == 3
+    assert workers.map(abs, range(-5, 0)) == [5, 4, 3, 2, 1]
+    end(workers)
+    del workers  # who forgets to close them loses none
+    for thread in own:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in own)
+
+
+def test_pieces_are_shared_out_to_all_workers():
+    workers = Workers(lambda: None, 3)
+    all_there = threading.Barrier(3, timeout=5)
+    names = workers.map(lambda _: (all_there.wait(), threading.current_thread().name)[1], range(3))
+    assert len(set(names)) == 3
+    pieces = []
+    workers.split(1000, lambda first, end: pieces.append((first, end)))
+    pieces.sort()
+    assert [first for first, _ in pieces] == [0, *(end for _, end in pieces[:-1])]
+    assert pieces[-1][1] == 1000
+    workers.split(0, lambda *_: pytest.fail("there is nothing to do"))
+    workers.close()
+
+
+def test_what_failed_lets_go_of_its_arrays():
+    workers, array = Workers(lambda: None, 2), np.zeros(3)
+    gone = weakref.ref(array)
+
+    def fail(_, held=array):
+        raise MemoryError(held.shape)
+
+    gc.disable()
+    try:
+        with pytest.raises(MemoryError):
+            workers.map(fail, range(4))
+        del fail, array
+        assert gone() is None
+    finally:
+        gc.enable()
     workers.close()
 
 

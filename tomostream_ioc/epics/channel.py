@@ -28,7 +28,13 @@ from tomostream_ioc.epics import wire
 from tomostream_ioc.epics.access import Grant, Right
 from tomostream_ioc.epics.wire import PutError
 
-VALUE_LOG = SubscriptionType.DBE_VALUE | SubscriptionType.DBE_LOG
+EPICS_EPOCH_S = 631_152_000  # 1990 as POSIX time
+#: what monitors follow, as plain numbers: to combine two of Python's flags takes microseconds
+DBE_VALUE = int(SubscriptionType.DBE_VALUE)
+DBE_LOG = int(SubscriptionType.DBE_LOG)
+DBE_ALARM = int(SubscriptionType.DBE_ALARM)
+DBE_PROPERTY = int(SubscriptionType.DBE_PROPERTY)
+VALUE_LOG = DBE_VALUE | DBE_LOG
 _LIMIT_KEYS = tuple(
     f"{side}_{kind}_limit"
     for side in ("upper", "lower")

@@ -7,24 +7,25 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from caproto import ChannelType, SubscriptionType
+from caproto import ChannelType
 from p4p import Type, Value
 from p4p.nt.common import alarm, timeStamp
 
-from tomostream_ioc.epics.channel import Wire
+from tomostream_ioc.epics.channel import (
+    DBE_ALARM,
+    DBE_LOG,
+    DBE_PROPERTY,
+    DBE_VALUE,
+    EPICS_EPOCH_S,
+    Wire,
+)
 from tomostream_ioc.epics.dbd import menu_strings
 from tomostream_ioc.epics.record import Record
 from tomostream_ioc.epics.wire import PutError
 
 #: all that a client sees when it connects
-WHOLE = (
-    SubscriptionType.DBE_VALUE
-    | SubscriptionType.DBE_LOG
-    | SubscriptionType.DBE_ALARM
-    | SubscriptionType.DBE_PROPERTY
-)
+WHOLE = DBE_VALUE | DBE_LOG | DBE_ALARM | DBE_PROPERTY
 
-_EPICS_EPOCH_S = 631_152_000  # 1990 as POSIX time
 _STAMP = struct.Struct(">II")
 _FORMS = ["Default", "String", "Binary", "Decimal", "Hex", "Exponential", "Engineering"]
 _ENUM, _STRING, _LONG_TEXT, _BYTES = "enum", "s", "ab", "aB"
@@ -71,18 +72,17 @@ class Layout:
 
     def update(self, flags: int) -> Value:
         """What a publication with these flags (DBE_*) changes."""
-        content: dict[str, Any] = {}
-        if flags & ~SubscriptionType.DBE_PROPERTY:
-            content["value"] = self._value()
-            content["timeStamp"] = self._time()
-        if flags & SubscriptionType.DBE_ALARM:
-            content["alarm"] = self._alarm()
-        if flags & SubscriptionType.DBE_PROPERTY:
-            content |= self._properties()
+        value = Value(self.type)
+        if flags & ~DBE_PROPERTY:
+            value["value.index" if self._code == _ENUM else "value"] = self._value()
+            self._stamp(value)
+        if flags & DBE_ALARM:
+            value["alarm"] = self._alarm()
+        if flags & DBE_PROPERTY:
+            for name, content in self._properties().items():
+                value[name] = content
             if self._code == _ENUM:
-                choices = {"choices": list(self.channel._data["enum_strings"])}
-                content["value"] = {**content.get("value", {}), **choices}
-        value = Value(self.type, content)
+                value["value.choices"] = list(self.channel._data["enum_strings"])
         if flags == WHOLE and value.has("display.form"):
             value["display.form"] = {"index": 0, "choices": _FORMS}
         return value
@@ -102,8 +102,6 @@ class Layout:
     def _value(self) -> Any:
         value = self.channel.value
         match self._code:
-            case "enum":
-                return {"index": int(value)}
             case "s":
                 return _text(value)
             case "ab":
@@ -115,13 +113,11 @@ class Layout:
             case _:
                 return int(value)
 
-    def _time(self) -> dict[str, int]:
+    def _stamp(self, value: Value) -> None:
         seconds, nanoseconds = _STAMP.unpack(self._record.stamp_bytes)
-        return {
-            "secondsPastEpoch": seconds + _EPICS_EPOCH_S,
-            "nanoseconds": nanoseconds,
-            "userTag": 0,
-        }
+        value["timeStamp.secondsPastEpoch"] = seconds + EPICS_EPOCH_S
+        value["timeStamp.nanoseconds"] = nanoseconds
+        value["timeStamp.userTag"] = 0
 
     def _alarm(self) -> dict[str, Any]:
         status = _STATUS_NAMES[int(self._record.status)]

@@ -7,17 +7,19 @@ import contextlib
 import logging
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from caproto import CAStatus, SubscriptionType
+from caproto import CAStatus
 from p4p.server import DynamicProvider, ServerOperation, StaticProvider
 from p4p.server.raw import SharedPV
 
 from tomostream_ioc.epics.access import plain_address
+from tomostream_ioc.epics.channel import DBE_ALARM, DBE_PROPERTY, DBE_VALUE
 from tomostream_ioc.epics.eager import run_eagerly
+from tomostream_ioc.epics.lendable_loop import LendableLoop
 from tomostream_ioc.epics.put_log import PutLog
 from tomostream_ioc.epics.pva_nt import WHOLE, Layout, code_of
 from tomostream_ioc.epics.pva_sink import Provider
@@ -27,7 +29,7 @@ from tomostream_ioc.epics.wire import PutError
 log = logging.getLogger(__name__)
 
 _MAX_PUTS = 1000  # that wait for their turn, and again that wait for the end of a run
-_MONITORED = SubscriptionType.DBE_VALUE | SubscriptionType.DBE_ALARM | SubscriptionType.DBE_PROPERTY
+_MONITORED = DBE_VALUE | DBE_ALARM | DBE_PROPERTY
 _ENDING = "the IOC ends"
 
 
@@ -35,8 +37,9 @@ class PvaRecords:
     """Serves records by two p4p providers: listed by their names, and unlisted their fields.
 
     p4p calls from threads of its own, which are never held up: whatever touches a record is handed
-    over to the event loop of ``serve()``, puts in the order in which they came. A client that is
-    too slow for its monitors gets the newest value; more than 1000 puts in waiting are refused.
+    over to the event loop of ``serve()``, puts in the order in which they came; or done in its
+    place, where that is a LendableLoop which has nothing to do. A client that is too slow for its
+    monitors gets the newest value; more than 1000 puts in waiting are refused.
 
     Puts are judged by access security as over CA; reads are not: see AccessSecurity.is_readable.
     """
@@ -118,13 +121,21 @@ class PvaRecords:
 
     def put(self, channel: RecordChannel, operation: ServerOperation) -> None:
         with self._lock:
-            is_turn = self._put_count < _MAX_PUTS
-            self._put_count += is_turn
-        if not is_turn:
+            n_before = self._put_count
+            self._put_count += n_before < _MAX_PUTS
+        put = _Put(channel, operation)
+        if n_before >= _MAX_PUTS:
             operation.done(error="too many puts wait")
-        elif not self.hand_over(self._take, _Put(channel, operation)):
+        elif n_before == 0 and self._borrow(self._take, put):
+            return  # it is done, and no thread had to wake up for it
+        elif not self.hand_over(self._take, put):
             self._put_is_done()
             operation.done(error=_ENDING)
+
+    def _borrow(self, function: Callable[..., object], *arguments: Any) -> bool:
+        """Call this here in the loop's place; False where the loop is busy."""
+        loop = self._loop
+        return isinstance(loop, LendableLoop) and loop.borrow(function, *arguments)
 
     def _put_is_done(self) -> None:
         with self._lock:

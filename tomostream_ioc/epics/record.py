@@ -12,14 +12,20 @@ from caproto import (
     AlarmStatus,
     ChannelAlarm,
     ChannelType,
-    SubscriptionType,
     TimeStamp,
 )
 from caproto.server import PVGroup, PvpropertyData
 
 from tomostream_ioc.epics import wire
 from tomostream_ioc.epics.access import OPEN, AccessSecurity, Grant
-from tomostream_ioc.epics.channel import VALUE_LOG, Deferred, Wire
+from tomostream_ioc.epics.channel import (
+    DBE_ALARM,
+    DBE_PROPERTY,
+    EPICS_EPOCH_S,
+    VALUE_LOG,
+    Deferred,
+    Wire,
+)
 from tomostream_ioc.epics.dbd import (
     PROCESS_PASSIVE,
     PROPERTIES,
@@ -272,10 +278,10 @@ class Record(Wire, PvpropertyData):
         await self.set_field(name, value, always=True)
         if name in PROPERTIES:
             self.configure()
-            await self.publish(SubscriptionType.DBE_PROPERTY)
+            await self.publish(DBE_PROPERTY)
         elif name == "DESC":
             for observer in self.observers:  # PVA shows it beside the value, CA does not
-                observer(SubscriptionType.DBE_PROPERTY)
+                observer(DBE_PROPERTY)
         if name in PROCESS_PASSIVE and self.field_values["SCAN"] == 0:
             await self.process()
 
@@ -327,7 +333,8 @@ class Record(Wire, PvpropertyData):
         await self._forward()
 
     def _stamp(self) -> None:
-        self._data["timestamp"] = TimeStamp.from_flexible_value(time.time())
+        now = divmod(time.time_ns() - EPICS_EPOCH_S * 10**9, 10**9)
+        self._data["timestamp"] = TimeStamp(*now)
 
     async def _forward(self) -> None:
         target = self.linked(self.field_values["FLNK"])
@@ -375,12 +382,12 @@ class Record(Wire, PvpropertyData):
         told_anew = self.field_values["AMSG"] != message[:39]
         await self.set_field("AMSG", message[:39])
         if (stat, severity) == (int(self._own_alarm.status), int(self._own_alarm.severity)):
-            return SubscriptionType.DBE_ALARM if told_anew else 0
+            return DBE_ALARM if told_anew else 0
         await self._own_alarm.write(status=stat, severity=severity, publish=False)
         await self.set_field("STAT", stat)
         await self.set_field("SEVR", severity)
         await self.set_field("ACKS", int(self._own_alarm.severity_to_acknowledge))
-        return SubscriptionType.DBE_ALARM
+        return DBE_ALARM
 
     # --- autosave -------------------------------------------------------------------------
 

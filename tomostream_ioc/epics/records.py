@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from caproto import ChannelType, SubscriptionType
+from caproto import ChannelType
 
 from tomostream_ioc.epics import wire
-from tomostream_ioc.epics.channel import VALUE_LOG
+from tomostream_ioc.epics.channel import DBE_LOG, DBE_VALUE, VALUE_LOG
 from tomostream_ioc.epics.dbd import STATES
 from tomostream_ioc.epics.record import Record
 from tomostream_ioc.epics.saved_file import array_elements, array_text, escape
@@ -19,6 +19,10 @@ def _raw_of(value: float) -> int:
     """RVAL of an ao without conversion: the nearest 32-bit integer."""
     rounded = math.floor(value + 0.5) if value >= 0 else math.ceil(value - 0.5)
     return min(max(rounded, wire.INT32_MIN), wire.INT32_MAX)
+
+
+# status, and the field with its severity: the worst first
+_LEVELS = (("HIHI", "HHSV"), ("LOLO", "LLSV"), ("HIGH", "HSV"), ("LOW", "LSV"))
 
 
 class NumberRecord(Record):
@@ -63,18 +67,14 @@ class NumberRecord(Record):
 
     def value_alarm(self) -> tuple[str, int]:
         get, value = self.field_values.__getitem__, self.value
-        for status, severity, beyond in (
-            ("HIHI", get("HHSV"), lambda limit: value >= limit),
-            ("LOLO", get("LLSV"), lambda limit: value <= limit),
-            ("HIGH", get("HSV"), lambda limit: value >= limit),
-            ("LOW", get("LSV"), lambda limit: value <= limit),
-        ):
+        for status, severity_field in _LEVELS:
+            severity = get(severity_field)
+            if not severity:
+                continue
             limit = get(status)
             # inside the hysteresis an alarm that has come stays
-            back = get("LALM") == limit and (
-                value >= limit - get("HYST") if status[0] == "H" else value <= limit + get("HYST")
-            )
-            if severity and (beyond(limit) or back):
+            margin = max(get("HYST"), 0) if get("LALM") == limit else 0
+            if value >= limit - margin if status[0] == "H" else value <= limit + margin:
                 self.field_values["LALM"] = limit
                 return status, severity
         self.field_values["LALM"] = value
@@ -83,8 +83,8 @@ class NumberRecord(Record):
     def changes(self, old: Any, new: Any) -> int:
         flags = 0
         for last, deadband, flag in (
-            ("MLST", "MDEL", SubscriptionType.DBE_VALUE),
-            ("ALST", "ADEL", SubscriptionType.DBE_LOG),
+            ("MLST", "MDEL", DBE_VALUE),
+            ("ALST", "ADEL", DBE_LOG),
         ):
             if abs(new - self.field_values[last]) > self.field_values[deadband]:
                 self.field_values[last] = new
@@ -259,8 +259,8 @@ class Stringout(Record):
 
     def changes(self, old: str, new: str) -> int:
         flags = super().changes(old, new)
-        flags |= SubscriptionType.DBE_VALUE if self.field_values["MPST"] else 0
-        return flags | (SubscriptionType.DBE_LOG if self.field_values["APST"] else 0)
+        flags |= DBE_VALUE if self.field_values["MPST"] else 0
+        return flags | (DBE_LOG if self.field_values["APST"] else 0)
 
     def save_text(self) -> str:
         return escape(self.value)
@@ -306,8 +306,8 @@ class Waveform(Record):
     def changes(self, old: bytes, new: bytes) -> int:
         # MPST and APST: Always (the default), whatever the value; On Change compares
         always = (self.field_values["MPST"] == 0, self.field_values["APST"] == 0)
-        flags = SubscriptionType.DBE_VALUE if always[0] or old != new else 0
-        return flags | (SubscriptionType.DBE_LOG if always[1] or old != new else 0)
+        flags = DBE_VALUE if always[0] or old != new else 0
+        return flags | (DBE_LOG if always[1] or old != new else 0)
 
     @property
     def text(self) -> str:

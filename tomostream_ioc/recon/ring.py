@@ -11,6 +11,9 @@ _MISSING_GAP = 4.0
 #: weights are whole powers of this: encoder noise must not move back-projected frames, and what is
 #: in the slices must depend on the angles that are there, not on those that were
 _WEIGHT_STEP = 1.1
+#: angles that differ by less than this part of an even step are the same: above what half turns
+#: in doubles add up to, below what any encoder tells
+_SAME_ANGLE = 1e-6
 
 
 class Ring:
@@ -77,9 +80,12 @@ class Ring:
         Returns views that bring the sums over the other slots to the weights that these have now:
         the neighbours of a frame have another share of the half turn once it is there.
         """
+        is_like_before = self._are_there(slots, theta_rad)
         self.theta_rad[slots] = theta_rad
         self.filled[slots] = True
         self.stale[slots] = True
+        if is_like_before:  # and with it the shares, which take longest in a steady scan
+            return self.views(slots[:0])
         filled = np.flatnonzero(self.filled)
         shares = angle_shares(self.theta_rad[filled], self.n_slots)
         rounded = rounded_weights(shares)
@@ -87,6 +93,13 @@ class Ring:
         before = self.weights[moved]
         self.weights[filled] = rounded
         return Views.at(self.places[moved], self.theta_rad[moved], self.weights[moved] - before)
+
+    def _are_there(self, slots: np.ndarray, theta_rad: np.ndarray) -> bool:
+        """Whether these slots hold frames of the same angles already, modulo 180 degrees."""
+        if not self.filled[slots].all():
+            return False
+        moved = np.mod(theta_rad - self.theta_rad[slots] + np.pi / 2, np.pi) - np.pi / 2
+        return bool(np.all(np.abs(moved) < _SAME_ANGLE * np.pi / self.n_slots))
 
     def put_filtered(self, slots: np.ndarray, places: np.ndarray | None = None) -> None:
         """The slots' filtered frames are up to date, in new ``places`` if given."""

@@ -6,9 +6,10 @@ import contextlib
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from typing import TypeVar
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -45,12 +46,22 @@ class Workers:
 
     While they work the caller calls ``heartbeat`` several times a second. What it raises is raised
     by `map` and `split`, when the pieces in hand are done; the others are left out.
+
+    Handing a kernel over takes some microseconds of the interpreter, where the futures of
+    concurrent.futures took as long as a small kernel runs: time that answers to clients wait for.
     """
 
     def __init__(self, heartbeat: Callable[[], None], n_threads: int | None = None):
         self.n_threads = n_threads or usable_cpus()
         self._heartbeat = heartbeat
-        self._pool = ThreadPoolExecutor(self.n_threads, "recon", initializer=_give_way)
+        self._work: SimpleQueue[_Work | None] = SimpleQueue()
+        self._threads = [
+            threading.Thread(target=_serve, args=(self._work,), name=f"recon_{i}", daemon=True)
+            for i in range(self.n_threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+        self._end = weakref.finalize(self, _end, self._work, self.n_threads)
 
     def beat(self) -> None:
         """Call the heartbeat between pieces of work that are short each; raises what it raises."""
@@ -66,26 +77,79 @@ class Workers:
 
         Without ``interruptible`` there is no heartbeat: for what is short and must come to its end.
         """
-        futures = [self._pool.submit(function, item) for item in items]
-        try:
-            while wait(futures, _HEARTBEAT_S, FIRST_EXCEPTION).not_done:
-                failed = [f for f in futures if f.done() and f.exception() is not None]
-                if failed:
-                    break
-                if interruptible:
+        work = _Work(function, items, min(self.n_threads, len(items)))
+        for _ in range(work.n_busy):
+            self._work.put(work)
+        while work.n_busy:
+            try:
+                if not work.wait(_HEARTBEAT_S) and interruptible and work.error is None:
                     self._heartbeat()
-            return [future.result() for future in futures]
-        finally:
-            for future in futures:
-                future.cancel()
-            wait(futures)
+            except BaseException as error:  # noqa: BLE001 - Ctrl-C too: first they must have ended
+                work.error = error
+        error, work.error = work.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback leads here: a circle would keep the arrays
+        return work.results
 
     def split(self, n: int, function: Callable[[int, int], object]) -> None:
-        """Call function(first, end) for pieces that together are 0..n."""
+        """Call function(first, end) for pieces that together are 0..n; in the caller if n is 1."""
+        if n == 1:  # the way to another thread would take longer
+            function(0, 1)
+            return
         n_pieces = min(n, self.n_threads * _PIECES)
         edges = [n * i // n_pieces for i in range(n_pieces + 1)] if n_pieces else []
         self.map(lambda i: function(edges[i], edges[i + 1]), range(n_pieces))
 
     def close(self) -> None:
         """End the threads; waits for what they are doing."""
-        self._pool.shutdown()
+        self._end()
+        for thread in self._threads:
+            thread.join()
+
+
+class _Work:
+    """One call of `map`: the threads take its items in turn until none is left, or one failed."""
+
+    def __init__(self, function: Callable[[Any], Any], items: Sequence[Any], n_threads: int):
+        self._function, self._items = function, items
+        self._left = iter(range(len(items)))  # the next is one thread's alone: the GIL sees to it
+        self._lock = threading.Lock()
+        self._ended: SimpleQueue[None] = SimpleQueue()
+        self.results: list[Any] = [None] * len(items)
+        self.error: BaseException | None = None
+        self.n_busy = n_threads
+
+    def wait(self, most_s: float) -> bool:
+        """Until one more thread has ended; False where none has in that time."""
+        try:
+            self._ended.get(timeout=most_s)
+        except Empty:
+            return False
+        return True
+
+    def do(self) -> None:
+        try:
+            for index in self._left:
+                if self.error is not None:
+                    break
+                self.results[index] = self._function(self._items[index])
+        except BaseException as error:  # noqa: BLE001 - raised where `map` was called
+            self.error = error
+        with self._lock:
+            self.n_busy -= 1
+        self._ended.put(None)
+
+
+def _serve(queue: SimpleQueue[_Work | None]) -> None:
+    _give_way()
+    while (work := queue.get()) is not None:
+        work.do()
+        del work  # its arrays, that is: the next may be long in coming
+
+
+def _end(queue: SimpleQueue[_Work | None], n_threads: int) -> None:
+    for _ in range(n_threads):
+        queue.put(None)
