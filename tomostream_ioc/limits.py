@@ -67,7 +67,7 @@ def keep_freed_memory() -> bool:
 def give_back_freed_memory() -> bool:
     """Let the C library return what is free now; False where it is another library.
 
-    Takes 0.1 s for half a gigabyte, and holds up who asks for memory meanwhile.
+    Takes up to 0.3 s, and holds up who asks for memory meanwhile.
     """
     try:
         malloc_trim = ctypes.CDLL(None).malloc_trim
