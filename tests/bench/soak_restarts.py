@@ -96,14 +96,15 @@ class Restarts:
         return token
 
     def _half_turn(self, scan: Scan) -> None:
-        """As many frames as fill the ring, and until most have come into slices."""
+        """As many frames as fill the ring, and until most have come."""
         count = scan.angles + SPARE_FRAMES
         hz = min(BYTES_HZ / (2 * scan.rows * scan.cols), MOST_HZ)
         burst = f"burst {count} start={self._detector.next_id} hz={hz:g}"
         self._detector.next_id += count
         self._detector.do(f"{burst} rows={scan.rows} cols={scan.cols}")
         most = 0.8 * (self._detector.next_id - 1)
-        wait_for(lambda: self._ioc.get("FramesReceived") > most, 60, "frames")
+        counters = ("FramesReceived", "FramesMissed")  # a busy machine may lose some
+        wait_for(lambda: sum(self._ioc.get(name) for name in counters) > most, 60, "frames")
         self._ioc.wait_status("Running", 60)
 
 
