@@ -33,7 +33,7 @@ from tomostream_ioc.epics.pva_sink import PvaSink
 from tomostream_ioc.epics.pva_source import PvaSource
 from tomostream_ioc.epics.server import IocContext
 from tomostream_ioc.errors import ArmingError
-from tomostream_ioc.limits import keep_freed_memory, raise_file_limit
+from tomostream_ioc.limits import give_back_after_work, keep_freed_memory, raise_file_limit
 from tomostream_ioc.model.control import Engine
 from tomostream_ioc.model.crystal import PointSource
 from tomostream_ioc.picture import save_slices_png
@@ -171,6 +171,10 @@ class Program:
         await self._warm(stack, device, warming)
         runner.start_thread()
         crystal.start_thread()
+        tidying = asyncio.create_task(
+            give_back_after_work(lambda: runner.status().state.busy or crystal.status().state.busy)
+        )
+        stack.push_async_callback(_cancelled, tidying)
         if config.start:
             await group.start_run()
         say("Ready")

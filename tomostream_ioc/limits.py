@@ -4,14 +4,18 @@ memory.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import logging
 import resource
+from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
 #: 1000 clients over CA and as many over PVA, and what the program itself has open
 WANTED_FILES = 4096
+
+_LOOK_EVERY_S = 1.0
 
 # options of glibc's mallopt
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
@@ -58,3 +62,31 @@ def keep_freed_memory() -> bool:
         return False
     done = [mallopt(option, value) for option, value in _MALLOC]  # all, also after a refusal
     return all(done)
+
+
+def give_back_freed_memory() -> bool:
+    """Let the C library return what is free now; False where it is another library.
+
+    Takes up to 0.3 s, and holds up who asks for memory meanwhile.
+    """
+    try:
+        malloc_trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return False
+    malloc_trim(0)
+    return True
+
+
+async def give_back_after_work(is_busy: Callable[[], bool]) -> None:
+    """Give back what was freed each time that work has ended; until it is cancelled.
+
+    Of frames that waited in queues much more may be free than malloc was told to keep: what lies
+    below anything that is still used is not returned by itself.
+    """
+    was_busy = False
+    while True:
+        await asyncio.sleep(_LOOK_EVERY_S)
+        busy = is_busy()
+        if was_busy and not busy:
+            await asyncio.to_thread(give_back_freed_memory)
+        was_busy = busy

@@ -1,4 +1,4 @@
-"""Memory that frames give back stays with the process: its pages are not cleared again."""
+"""Memory that frames give back stays with the process while it works, and goes when it has done."""
 
 import json
 import platform
@@ -42,3 +42,47 @@ def test_pages_of_frames_are_cleared_once():
     kept, faults = run("keep")
     assert kept
     assert faults < 0.2 * as_it_is
+
+
+IDLE_SCRIPT = """
+import asyncio, json
+from tomostream_ioc import limits
+
+kept = limits.keep_freed_memory()
+limits._LOOK_EVERY_S = 0.05
+
+def mib():
+    with open("/proc/self/statm") as sizes:
+        return int(sizes.read().split()[1]) * 4096 / 2**20
+
+def work():
+    frames = [bytearray(4_000_000) for _ in range(200)]
+    for frame in frames:
+        frame[::4096] = bytes(len(range(0, len(frame), 4096)))
+    return bytearray(100_000)  # what is used lies above what is free
+
+async def main():
+    busy = True
+    tidying = asyncio.create_task(limits.give_back_after_work(lambda: busy))
+    before, used = mib(), work()
+    await asyncio.sleep(0.5)
+    while_busy = mib()
+    busy = False
+    while mib() > while_busy / 2 and not tidying.done():
+        await asyncio.sleep(0.05)
+    again = work()
+    await asyncio.sleep(0.5)
+    print(json.dumps([kept, while_busy - before, mib() - before]))
+
+asyncio.run(asyncio.wait_for(main(), 30))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_what_is_free_is_given_back_once_when_work_has_ended():
+    command = [sys.executable, "-c", IDLE_SCRIPT]
+    result = subprocess.run(command, check=True, capture_output=True, timeout=60)
+    kept, while_busy, afterwards = json.loads(result.stdout)
+    assert kept
+    assert while_busy > 600
+    assert afterwards > 600  # not while nothing has worked

@@ -120,6 +120,11 @@ class CrystalState(enum.Enum):
     RUNNING = "Running"
     FAULT = "Fault"
 
+    @property
+    def busy(self) -> bool:
+        """True from the start of a run to its end."""
+        return self in (CrystalState.STARTING, CrystalState.RUNNING)
+
 
 @dataclass(frozen=True, slots=True)
 class CrystalCounts:

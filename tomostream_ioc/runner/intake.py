@@ -138,6 +138,16 @@ class Intake:
             if self._scan is scan:
                 self._scan = self._stray = None
 
+    def close(self) -> None:
+        """The run has ended: give back frames and fields, whoever still refers to this.
+
+        Clients of a network library do, in cycles that Python clears away much later.
+        """
+        with self._lock:
+            self._scan = self._schedule = None
+            self._fields.clear()
+            self._changed_fields.clear()
+
     def pause(self) -> None:
         """The lens changes: frames are only counted (skipped) until `resume`. From any thread."""
         with self._lock:

@@ -190,6 +190,8 @@ class Runner:
             text = str(error) if ours else f"{type(error).__name__}: {error}"
             board.notices.raise_alarm("ReconStatus", Severity.MAJOR, "STATE", text)
             self._end(RunState.FAULT, f"Fault: {text}. Put StartRecon to try again")
+        finally:
+            intake.close()
         self._centering.stop("the run has ended")
 
     def _ended(self, run_id: int) -> None:
