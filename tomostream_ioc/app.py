@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,9 @@ class Program:
         if autosave is not None:
             await autosave.status.show()  # the first client finds what went wrong
         server = IocContext(group.pvdb, list(config.interfaces) or None)
-        group.operation.watch(server.counts)
+        group.operation.watch(
+            lambda: replace(server.counts(), bad=server.counts().bad + sink.bad_clients)
+        )
         serving = await _serve(server)
         serving.add_done_callback(self._on_server_end)
         stack.push_async_callback(self._end_server, serving)

@@ -18,6 +18,7 @@ from caproto.server.common import DisconnectedCircuit
 from tomostream_ioc.epics.bounded_circuit import BoundedCircuit
 from tomostream_ioc.epics.ca_messages import BadMessageError, Message
 from tomostream_ioc.epics.channel import Wire
+from tomostream_ioc.epics.channel_filter import NO_FILTER, parse_filter, split_filter
 from tomostream_ioc.epics.direct_messages import (
     READ_NOTIFY,
     WRITE,
@@ -64,8 +65,10 @@ class IocCircuit(BoundedCircuit):
         if message.command not in _DIRECT:
             return False
         channel = self.circuit.channels_sid.get(message.first)
-        # a name that asks for a filter, or for a long string, is none of the database
-        entry = self.context.pvdb.get(channel.name) if channel is not None else None
+        if channel is None or channel.channel_filter != NO_FILTER:
+            return False
+        # a name that asks for a long string is none of the database
+        entry = self.context.pvdb.get(channel.name)
         if not isinstance(entry, Wire):
             return False
         if message.command != READ_NOTIFY:
@@ -84,6 +87,36 @@ class IocCircuit(BoundedCircuit):
         if answer is not None:
             self.answer(answer)
         return answer is not None
+
+    async def _handle(self, command):
+        if not isinstance(command, ca.CreateChanRequest):
+            await super()._handle(command)
+            return
+        name, text = split_filter(command.name)
+        if not text:
+            await super()._handle(command)
+            return
+        try:
+            wanted = parse_filter(text)
+        except (ValueError, TypeError, RecursionError, ca.CaprotoError) as error:
+            self.context.log_lines.say(
+                f"no channel {self.client_hostname}",
+                "no channel %s for %s: %s",
+                command.name[:100],
+                self.who,
+                str(error)[:100],
+                level=logging.INFO,
+            )
+            self.answer(bytes(ca.CreateChFailResponse(cid=command.cid)))
+            return
+        await super()._handle(
+            ca.CreateChanRequest(name, command.cid, self.circuit.protocol_version)
+        )
+        channel = self.circuit.channels.get(command.cid)
+        if channel is not None:
+            is_array = (channel.native_data_count or 1) > 1
+            # there are no slices but of arrays, and deadbands but of numbers
+            channel.channel_filter = wanted._replace(**{"dbnd" if is_array else "arr": None})
 
     def _failure_of(self, channel) -> tuple[str, str, str, str]:
         """For the log: cause and text."""

@@ -50,6 +50,8 @@ class Monitors:
         """As a queue of caproto's: the first value of a new monitor, or one read already."""
         for spec in update.sub_specs:
             to = (update.sub,) if update.sub else tuple(self._subscriptions.get(spec, ()))
+            if spec.channel_filter.dbnd is not None:  # whatever it is, it is the first
+                spec.channel_filter.dbnd.lets_through(spec.db_entry.value)
             values = _Values(spec.db_entry, spec.data_type_name, update.metadata, update.values)
             await self._give(spec, to, values, update.flags)
 
@@ -57,6 +59,9 @@ class Monitors:
         """Give the channel's value to all monitors of these specs."""
         values: dict[str, _Values] = {}
         for spec in specs:
+            deadband = spec.channel_filter.dbnd
+            if deadband is not None and not deadband.lets_through(channel.value):
+                continue
             name = spec.data_type_name
             if name not in values:
                 values[name] = _Values(channel, name)
@@ -169,8 +174,7 @@ class _Values:
 
 
 def _is_filtered(spec: SubscriptionSpec) -> bool:
-    wanted = spec.channel_filter
-    return not (wanted.arr is None and wanted.dbnd is None and wanted.sync is None)
+    return spec.channel_filter.arr is not None or spec.channel_filter.sync is not None
 
 
 def padded(values: Any, count: int, data_type: Any) -> Any:

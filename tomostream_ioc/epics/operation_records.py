@@ -47,7 +47,7 @@ class OperationRecords(PVGroup):
         Longout, "CA_CONN_CNT", "Number of CA connections", value=0, read_only=True
     )
     ca_bad_clients = declare(
-        Longout, "CA_BAD_CNT", "CA clients disconnected: bad messages", value=0, read_only=True
+        Longout, "CA_BAD_CNT", "Clients disconnected: bad messages", value=0, read_only=True
     )
     process_id = declare(Longout, "PROCESS_ID", "Process ID", value=0, read_only=True)
     hostname = declare(Stringout, "HOSTNAME", "Host name", value="", read_only=True)

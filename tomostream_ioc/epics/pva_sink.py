@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from p4p.client.raw import Cancelled, Context
 from p4p.server import DynamicProvider, Server, StaticProvider
 
+from tomostream_ioc.epics.pva_guard import PvaGuard
 from tomostream_ioc.epics.pva_image_channel import SUFFIXES, ImageChannel, Shown
 from tomostream_ioc.errors import ConfigError
 from tomostream_ioc.model.control import Alarm, PostedListener
@@ -64,6 +65,7 @@ class PvaSink:
             raise ConfigError(
                 f"PVA port {asked} is in use: another IOC may have it; set EPICS_PVAS_SERVER_PORT"
             )
+        self._guard = PvaGuard(self._server)
         self._condition = threading.Condition()
         # ---- under the condition's lock
         self._mail: tuple[Slices, SliceMeta] | None = None
@@ -83,7 +85,7 @@ class PvaSink:
         if channel:
             refusal = self._serve(channel)
             if refusal:
-                self._server.stop()
+                self._end_server()
                 raise ConfigError(refusal)
         self._thread.start()
 
@@ -96,6 +98,11 @@ class PvaSink:
     def refusal(self) -> str:
         """Why the newest name of set_output() is not served; '' when it is."""
         return self._refusal
+
+    @property
+    def bad_clients(self) -> int:
+        """How many were disconnected since the start, because of messages without end."""
+        return self._guard.closed
 
     @property
     def idle(self) -> bool:
@@ -136,8 +143,12 @@ class PvaSink:
             self._condition.notify()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(_JOIN_S)
-        self._server.stop()
+        self._end_server()
         self._provider.close()
+
+    def _end_server(self) -> None:
+        self._guard.close()
+        self._server.stop()
 
     def _run(self) -> None:
         while True:

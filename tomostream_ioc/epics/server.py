@@ -16,6 +16,7 @@ from caproto.asyncio.utils import _create_udp_socket
 from caproto.server.common import DisconnectedCircuit
 
 from tomostream_ioc.epics.ca_messages import max_message_bytes
+from tomostream_ioc.epics.channel_filter import split_filter
 from tomostream_ioc.epics.ioc_circuit import IocCircuit
 from tomostream_ioc.epics.limited_log import LimitedLog
 from tomostream_ioc.epics.monitors import Monitors
@@ -101,10 +102,10 @@ class IocContext(Context):
         )
 
     def _is_served(self, name: str) -> bool:
-        try:
-            return self[name] is not None
-        except (KeyError, ValueError, RecursionError):  # of names, and of filters behind them
-            return False
+        # whether the filter behind it is one shows when the channel is made, as with a C IOC
+        with contextlib.suppress(KeyError, ValueError):
+            return self[split_filter(name)[0]] is not None
+        return False
 
     async def subscription_queue_loop(self):  # pyright: ignore[reportIncompatibleMethodOverride]
         """Nothing is left to do for caproto's task: monitors get values as these are posted."""

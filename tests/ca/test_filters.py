@@ -1,0 +1,205 @@
+"""Filters behind a channel's name, beside a C IOC that serves the same database."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ca_ioc import MACROS, PREFIX, Client, Ioc, ca_environment
+from support import raw_ca
+from support.ports import ServerPorts, environment, free_port
+from support.processes import Child
+from support.raw_ca import RawConnection, create, hello, message, monitor, put_notify, read
+
+SOFTIOC = Path(__file__).parents[1] / "pva" / "softioc_database.py"
+CHAR = 4
+SIZES = {0: 40, 1: 2, 3: 2, CHAR: 1, 5: 4, 6: 8}
+TEXT = b"abcdefghij"
+FILTERS = [
+    ".[0:3]",
+    ".VAL[0:3]",
+    ".VAL[2]",
+    ".[-3:-1]",
+    ".[1:]",
+    ".[:2]",
+    ".[:]",
+    ".[]",
+    ".[1:2:4]",
+    ".[1:-1:3]",
+    ".[0:0:2]",
+    ".[::2]",
+    ".[1::]",
+    ".[8:20]",
+    ".[11:12]",
+    ".[3:1]",
+    ".[0x1:2]",
+    ".[ 0 : 3 ]",
+    ".[0:1:2:3]",
+    ".[x]",
+    ".[",
+    ".VAL[0:3]x",
+    ".VAL.[0:3]",
+    "[0:3]",
+    '{"arr":{"s":1}}',
+    '.{"arr":{"s":1,"e":3}}',
+    '.VAL{"arr":{"s":1,"e":3}}',
+    '.{"arr":{"s":"1"}}',
+    '.{"arr":{"i":0}}',
+    '.{"arr":{"q":1}}',
+    '.{"arr":[]}',
+    ".VAL{arr:{s:1,e:3}}",
+    '.{"arr":{"s":1},}',
+    '.{"arr":{"s":1,"e":3},"ts":{}}',
+    '.[0:3]{"ts":{}}',
+    '.{"dbnd":{"abs":1}}',
+    '.{"dbnd":{"m":"rel","d":2}}',
+    ".{dbnd:{abs:1}}",
+    '.{"dbnd":{"m":"no","d":2}}',
+    '.{"nope":{}}',
+    ".{}",
+    ".{",
+    ".DESC[0:3]",
+    ".DESC$[x]",
+    ".HOPR[0]",
+    ".NORD[0:3]",
+]
+
+
+@pytest.fixture(scope="module")
+def ours() -> Iterator[Ioc]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ca_environment(free_port()).items():
+            patch.setenv(name, value)
+        made = Ioc().start()
+        yield made
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def c_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    ports = ServerPorts()
+    macros = {"P": "ref:", "R": "TomoStream:", "CAMERA": "", **MACROS}
+    text = ",".join(f"{name}={value}" for name, value in macros.items())
+    folder = str(tmp_path_factory.mktemp("softioc"))
+    c_ioc = Child([str(SOFTIOC), folder, text], environment(ports))
+    try:
+        c_ioc.expect("ready", 60.0)
+        yield ports.ca
+    finally:
+        c_ioc.close()
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[[int], RawConnection]]:
+    made: list[RawConnection] = []
+
+    def to(port: int) -> RawConnection:
+        made.append(RawConnection(port))
+        made[-1].send(hello())
+        return made[-1]
+
+    yield to
+    for connection in made:
+        connection.close()
+
+
+def next_of(connection: RawConnection, *commands: int) -> tuple[int, bytes, tuple[int, ...]]:
+    while (answer := connection.next())[0] not in commands:
+        pass
+    return answer
+
+
+def shown(connection: RawConnection, name: str) -> Any:
+    """Type, and what a read and the first update of a monitor hold; None: no such channel."""
+    connection.send(create(name, 1))
+    command, _, header = next_of(connection, raw_ca.CREATE, raw_ca.CREATE_FAILED)
+    if command == raw_ca.CREATE_FAILED:
+        return None
+    kind, sid = header[2], header[5]
+    connection.send(read(sid, 1, kind, 0))
+    _, payload, answer = connection.until(raw_ca.READ_NOTIFY)
+    connection.send(monitor(sid, 1, kind))
+    _, update, event = connection.until(raw_ca.EVENT_ADD)
+    connection.send(message(raw_ca.EVENT_CANCEL, kind=kind, first=sid, second=1))
+    # what is behind the values is what was in the buffer
+    read_bytes, event_bytes = (SIZES[kind] * header[3] for header in (answer, event))
+    return kind, answer[2:4], payload[:read_bytes], event[2:4], update[:event_bytes]
+
+
+@pytest.mark.parametrize("suffix", FILTERS)
+def test_a_filter_does_what_it_does_in_a_c_ioc(
+    ours: Ioc, c_port: int, connect: Callable[[int], RawConnection], suffix: str
+) -> None:
+    ports = ours.port, c_port
+    put = message(raw_ca.WRITE_NOTIFY, TEXT, CHAR, len(TEXT))
+    for port in ports:
+        connection = connect(port)
+        sid = connection.channel(f"{PREFIX}Crystal:BackgroundFile")
+        connection.send(put[:8] + sid.to_bytes(4, "big") + put[12:])
+        connection.until(raw_ca.WRITE_NOTIFY)
+    for record in ("Crystal:BackgroundFile", "Center", "FilterType", "TomoScanPVPrefix"):
+        mine, theirs = (shown(connect(port), PREFIX + record + suffix) for port in ports)
+        assert mine == theirs, record
+
+
+def test_libca_gets_and_monitors_the_slice(ours: Ioc) -> None:
+    client: Client = ours.client()
+    assert client.put("Crystal:BackgroundFile", [*b"abcdefghij"], "CHAR") == 1
+    assert client.get("Crystal:BackgroundFile.VAL[1:3]") == [98, 99, 100]
+    seen = client.monitor("Crystal:BackgroundFile.[1:3]")
+    assert client.put("Crystal:BackgroundFile", [*b"ABCDEFGHIJ"], "CHAR") == 1
+    assert client.seen(seen, at_least=2)[-1] == [66, 67, 68]
+    client.close()
+
+
+def test_a_slice_of_a_long_string(ours: Ioc) -> None:
+    """A C IOC ends it with a NUL in place of the last character."""
+    client: Client = ours.client()
+    assert bytes(client.get("Center.NAME$[4:8]")) == b"TomoS"
+    assert bytes(client.get('Center.NAME${"arr":{"s":-7}}')) == b"Center\0"
+    assert client.get('Center.{"ts":{}}') == client.get("Center")
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("band", "values", "passed"),
+    [
+        ('{m:"abs",d:1.5}', ("0", "1", "2", "3", "4"), [0, 2, 4]),
+        ('{"abs":1}', ("0", "1", "2.5", "3"), [0, 2.5]),
+        ('{"rel":50}', ("4", "5", "6.5", "9", "10"), [4, 6.5, 10]),
+    ],
+)
+def test_a_deadband_lets_through_what_it_does_in_a_c_ioc(
+    ours: Ioc,
+    c_port: int,
+    connect: Callable[[int], RawConnection],
+    band: str,
+    values: tuple[str, ...],
+    passed: list[float],
+) -> None:
+    for port in (ours.port, c_port):
+        writer, reader = connect(port), connect(port)
+        sid = writer.channel(f"{PREFIX}RotX")
+        writer.send(put_notify(sid, values[0], 1))
+        writer.until(raw_ca.WRITE_NOTIFY)
+        reader.send(monitor(reader.channel(f"{PREFIX}RotX.{{dbnd:{band}}}"), 1, raw_ca.DOUBLE))
+        seen = [struct.unpack(">d", reader.until(raw_ca.EVENT_ADD)[1])[0]]
+        for value in values[1:]:
+            writer.send(put_notify(sid, value, 1))
+            writer.until(raw_ca.WRITE_NOTIFY)
+            time.sleep(0.1)  # a C IOC has threads of their own for its monitors
+        reader.send(message(raw_ca.ECHO))
+        while (answer := next_of(reader, raw_ca.EVENT_ADD, raw_ca.ECHO))[0] != raw_ca.ECHO:
+            seen.append(struct.unpack(">d", answer[1])[0])
+        assert seen == passed
+
+
+@pytest.mark.parametrize("suffix", ['.{"ts":{"num":"sec"}}', '.{"utag":{}}', '.{"dec":{"n":2}}'])
+def test_a_filter_that_is_not_known_here_is_refused(
+    ours: Ioc, connect: Callable[[int], RawConnection], suffix: str
+) -> None:
+    assert shown(connect(ours.port), f"{PREFIX}Center{suffix}") is None
