@@ -79,6 +79,8 @@ class Program:
         self._catch_signals()
         check_variables()
         check_interfaces(self._config.interfaces)
+        for missing in (each for each in self._config.read_from if not each.exists()):
+            log.warning("--read-from %s: there is no such folder yet", missing)
         raise_file_limit()
         keep_freed_memory()
         # a frame waits for the GIL at most that long: with Python's 5 ms a busy thread costs frames
@@ -114,7 +116,11 @@ class Program:
         stack.callback(crystal_sink.close)
         sink = PvaSink(
             interfaces=config.interfaces,
-            providers=[(crystal_sink.provider, 0), *records.providers],
+            # one that never gets records would answer searches for names of other IOCs
+            providers=[
+                (crystal_sink.provider, 0),
+                *(records.providers if self._security.is_readable else ()),
+            ],
             # called only once a name has been put, and by then there is a runner
             on_refusal=lambda reason: runner.output_refused(reason),
         )
