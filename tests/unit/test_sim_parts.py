@@ -233,6 +233,17 @@ def test_options_have_the_names_and_defaults_of_the_beamline():
         ["--period", "0"],
         ["--scan-type", "helix"],
         ["--frames", "x"],
+        ["--P", "", "--R", ""],
+        ["--P", "a b"],
+        ["--P", "a.b:"],
+        ["--P", "a" * 40],
+        ["--dark-channel", "same", "--flat-channel", "same"],
+        ["--dark-channel", "2bmb:TomoScanStream:StreamTheta"],
+        ["--theta-channel", "my theta"],
+        ["--turns", "100000000"],
+        ["--id-start", "-1"],
+        ["--id-start", "65536", "--id-bits", "16"],
+        ["--first-projid", "1.5"],
     ],
 )
 def test_wrong_options_are_refused_in_one_line(argv):

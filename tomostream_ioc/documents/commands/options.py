@@ -9,7 +9,7 @@ import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tomostream_ioc.arguments import not_negative
+from tomostream_ioc.arguments import named, not_negative, path
 from tomostream_ioc.documents.transport.address import Address, prefix_bytes
 from tomostream_ioc.documents.transport.curve import CurveKeys
 from tomostream_ioc.documents.transport.publisher import DocumentPublisher
@@ -73,7 +73,7 @@ def add_keys(group: Any) -> None:
     group.add_argument(
         "--curve-keys",
         metavar="DIR",
-        type=Path,
+        type=path,
         help="CURVE keys: encrypted, and only known clients; `keys DIR` makes them",
     )
 
@@ -190,6 +190,7 @@ def add_database(group: Any, help_text: str, *, required: bool = False) -> None:
     """Options of what reads or writes a database."""
     group.add_argument(
         "--db",
+        type=named,
         metavar="DIR",
         required=required,
         help=f"{help_text}: a folder, or the URI of a Tiled server (http://host:8000), whose key is"
