@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from tomostream_ioc.arguments import Parser, fail, path, positive, real
 from tomostream_ioc.config import size_bytes
+from tomostream_ioc.console import say
 from tomostream_ioc.errors import CenterError, ConfigError, TomoStreamError
 from tomostream_ioc.model.center import CenterEstimate
 from tomostream_ioc.model.params import DEZINGER_RADII, FILTER_TYPES, RING_REMOVALS, ReconParams
@@ -213,7 +214,7 @@ def _tell_of_pixels(n_unusable: int, n_pixels: int) -> None:
         )
     if n_unusable:
         _warn(
-            f"{n_unusable} of {n_pixels} pixels have no usable dark and flat field: their "
+            f"{n_unusable} of {n_pixels} pixels have no usable dark and flat field, their "
             "neighbours stand in for them"
         )
 
@@ -248,4 +249,4 @@ def _warn(text: str) -> None:
 
 def _tell(args: argparse.Namespace, text: str) -> None:
     if not args.quiet:
-        print(text, flush=True)
+        say(text)

@@ -62,7 +62,11 @@ def save(path: Path, slices: FileSlices, source: Path) -> None:
     Raises OSError.
     """
     write = _save_h5 if path.suffix.lower() == ".h5" else _save_png
-    write_whole(path, lambda part: write(part, slices, source))
+    try:
+        write_whole(path, lambda part: write(part, slices, source))
+    except OSError as error:  # HDF5 adds addresses and offsets
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(f"--output {path} can't be written: {reason}") from error
 
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
