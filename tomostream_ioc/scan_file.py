@@ -24,7 +24,7 @@ class ScanFile:
         try:
             self._file = h5py.File(path, "r")
         except OSError as error:
-            raise ConfigError(f"{path} {_why_not(path, error)}") from error
+            raise ConfigError(f"{path} {why_not_opened(path, error)}") from error
         try:
             self._data = self._dataset(path, "data", 3)
             if self._data.shape[2] < 2:
@@ -108,7 +108,7 @@ class ScanFile:
         return theta
 
 
-def _why_not(path: Path, error: OSError) -> str:
+def why_not_opened(path: Path, error: OSError) -> str:
     """Why HDF5 could not open it; its own words tell neither and go over two lines."""
     if not path.exists():
         return "does not exist"

@@ -194,6 +194,12 @@ WRONG = {
     "read from a file": (["serve", *FIND, "--read-from", __file__], "a file, not a folder"),
     "too high water": (["proxy", "5567", "5568", "--high-water", "9" * 12], "more than"),
     "no address": (["proxy", "5567", "5568", "--interfaces", "here"], "no IPv4 address"),
+    "folder is a file": (["simulate", "--folder", __file__], "a file, not a folder"),
+    "no folder to make": (
+        ["simulate", "--pixels", "hdf5", "--folder", "/proc/frames"],
+        "--folder /proc/frames can't be made",
+    ),
+    "folder as a scan": (["publish", "--file", "."], "is a folder, not a file"),
     "no port": (["proxy", "5567", "many"], "'many' is no whole number"),
 }
 

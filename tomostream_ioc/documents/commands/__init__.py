@@ -60,6 +60,8 @@ def main(argv: Sequence[str]) -> int:
         return fail(error, _PROGRAM)
     except Ended:
         return 0
+    except MemoryError as error:
+        return fail(MemoryError(f"not enough memory: {error}"), _PROGRAM, 1)
     except (TomoStreamError, OSError) as error:
         return fail(error, _PROGRAM, 1)
     except KeyboardInterrupt:  # before signals were caught
