@@ -171,7 +171,7 @@ class Program:
         stack.callback(self._shut_down, crystal)
         if simulated is not None:
             await simulated.ready()
-        say(_welcome(config))
+        say(_welcome(config, group.recon_pva.value))
         await self._warm(stack, device, warming)
         runner.start_thread()
         crystal.start_thread()
@@ -205,6 +205,8 @@ class Program:
         autosave = Autosave(config.autosave_dir, requests, macros, group)
         for refusal in autosave.restore():
             log.warning("%s", refusal)
+        for overruled in group.macros_overruled(config.given, config.macros):
+            log.warning("%s", overruled)
         return autosave
 
     def _catch_signals(self) -> None:
@@ -350,8 +352,9 @@ def _database_folder() -> Path:
     return beside if beside.is_dir() else Path(sys.prefix) / "share" / "tomostream_ioc" / "db"
 
 
-def _welcome(config: Config) -> str:
-    prefix, recon = config.prefix, config.macros["RECON_PVA"]
+def _welcome(config: Config, recon: str) -> str:
+    """``recon`` is the slices' channel as the record has it: saved settings win over options."""
+    prefix = config.prefix
     where = " on " + ", ".join(config.interfaces) if config.interfaces else ""
     names = shlex.join(["--P", config.prefix_p, "--R", config.prefix_r, "--list-pvs"])
     start = f"caput  {prefix}StartRecon 1       begin, once tomoScan has sent its angles\n  "

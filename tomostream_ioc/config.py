@@ -51,6 +51,7 @@ class Config:
 
     prefix_p: str
     prefix_r: str
+    given: frozenset[str] = frozenset()  # macros that the command line itself gave
     macros: Mapping[str, str] = field(default_factory=dict)
     autosave_dir: Path | None = None  # None: settings are neither restored nor kept
     autosave_period_s: float = 30.0
@@ -235,6 +236,7 @@ def parse(argv: Sequence[str], read_substitutions: SubstitutionsReader | None = 
     return Config(
         prefix_p=macros.pop("P"),
         prefix_r=macros.pop("R"),
+        given=frozenset(given) - {"P", "R"},
         macros=macros,
         # what suits a phantom must not become the settings of the beamline
         autosave_dir=args.autosave_dir or (Path("autosave") if args.simulate is None else None),

@@ -26,6 +26,7 @@ def test_names_follow_the_prefix_and_options_win():
     assert config.macros["RECON_PVA"] == "7bm:TS:StreamRecon"
     assert config.macros["DARK_PVA"] == "my:dark"
     assert config.macros["TOMO_SCAN"] == ""
+    assert config.given == {"DARK_PVA", "TOMO_SCAN"}
 
 
 def test_substitutions_file_gives_the_macros_and_options_win():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from tomostream_ioc.epics.access import OPEN, AccessSecurity
@@ -177,6 +177,19 @@ class TomoStreamGroup(IocRecords):
                 name = f"{value}{axis}".partition(".")[0]
                 if name.startswith(self.prefix) and name.removeprefix(self.prefix) in self.records:
                     raise PutError(f"the slices need a name of their own, {name} is a record")
+
+    def macros_overruled(self, given: Iterable[str], macros: Mapping[str, str]) -> list[str]:
+        """A sentence for each macro of ``given`` whose record has another value than it says."""
+        records = {
+            prop.pvspec.cls_kwargs["macro"]: self.records[str(prop.pvspec.name)]
+            for prop in IocRecords._pvs_.values()
+        }
+        return [
+            f"--{macro} {macros[macro]!r} has no effect: {record.pvname} was saved as "
+            f"{record.value!r}. Put the record, or remove the saved settings"
+            for macro in sorted(given)
+            if (record := records.get(macro)) is not None and record.value != macros[macro]
+        ]
 
     # --- putters: called with an accepted value, before it is stored --------------------------
 
