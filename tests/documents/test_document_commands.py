@@ -177,6 +177,7 @@ WRONG = {
     "nothing to publish": (["publish"], "--run"),
     "run without db": (["publish", "--run", "x"], "--db"),
     "no such db": (["publish", "--run", "x", "--db", "nowhere"], "nowhere"),
+    "no such kind of db": (["publish", "--run", "x", "--db", "ftp://host"], "--db ftp://host"),
     "no such file": (["publish", "--file", "none.h5"], "none.h5"),
     "tiny map": (["simulate", "--shape", "2x2"], "--shape"),
     "no size": (["simulate", "--shape", "twelve"], "twelve"),

@@ -202,6 +202,8 @@ def database_of(
     where: str, stack: contextlib.ExitStack, *, must_exist: bool = False, **options: Any
 ) -> Database:
     """The database of --db, closed with ``stack``. Raises ConfigError: there is none."""
+    if "://" in where and not where.startswith(("http://", "https://")):
+        raise ConfigError(f"--db {where}: give a folder, or a URI such as http://host:8000")
     if must_exist and "://" not in where and not (Path(where) / "catalog.db").is_file():
         raise ConfigError(f"--db {where}: there is no database")
     from tomostream_ioc.documents.database import open_database  # takes seconds
