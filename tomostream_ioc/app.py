@@ -82,6 +82,8 @@ class Program:
         self._catch_signals()
         check_variables()
         check_interfaces(self._config.interfaces)
+        for missing in (each for each in self._config.read_from if not each.exists()):
+            log.warning("--read-from %s: there is no such folder yet", missing)
         raise_file_limit()
         keep_freed_memory()
         # a frame waits for the GIL at most that long: with Python's 5 ms a busy thread costs frames
@@ -117,7 +119,11 @@ class Program:
         stack.callback(crystal_sink.close)
         sink = PvaSink(
             interfaces=config.interfaces,
-            providers=[(crystal_sink.provider, 0), *records.providers],
+            # one that never gets records would answer searches for names of other IOCs
+            providers=[
+                (crystal_sink.provider, 0),
+                *(records.providers if self._security.is_readable else ()),
+            ],
             # called only once a name has been put, and by then there is a runner
             on_refusal=lambda reason: runner.output_refused(reason),
         )
@@ -170,7 +176,7 @@ class Program:
         stack.callback(self._shut_down, crystal)
         if simulated is not None:
             await simulated.ready()
-        say(_welcome(config))
+        say(_welcome(config, group.recon_pva.value))
         await self._warm(stack, device, warming)
         runner.start_thread()
         crystal.start_thread()
@@ -208,6 +214,8 @@ class Program:
         autosave = Autosave(config.autosave_dir, requests, macros, group)
         for refusal in autosave.restore():
             log.warning("%s", refusal)
+        for overruled in group.macros_overruled(config.given, config.macros):
+            log.warning("%s", overruled)
         return autosave
 
     def _catch_signals(self) -> None:
@@ -353,8 +361,9 @@ def _database_folder() -> Path:
     return beside if beside.is_dir() else Path(sys.prefix) / "share" / "tomostream_ioc" / "db"
 
 
-def _welcome(config: Config) -> str:
-    prefix, recon = config.prefix, config.macros["RECON_PVA"]
+def _welcome(config: Config, recon: str) -> str:
+    """``recon`` is the slices' channel as the record has it: saved settings win over options."""
+    prefix = config.prefix
     where = " on " + ", ".join(config.interfaces) if config.interfaces else ""
     names = shlex.join(["--P", config.prefix_p, "--R", config.prefix_r, "--list-pvs"])
     start = f"caput  {prefix}StartRecon 1       begin, once tomoScan has sent its angles\n  "

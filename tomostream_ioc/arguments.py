@@ -12,6 +12,11 @@ from typing import NoReturn
 
 from tomostream_ioc.errors import ConfigError
 
+#: libraries count in 32 bits
+_MOST = 2**31 - 1
+#: 31 years; waits of 1e300 s are an error of the system
+_MOST_S = 1_000_000_000
+
 
 class Parser(argparse.ArgumentParser):
     """Raises ConfigError with one clear line instead of printing argparse's usage and line."""
@@ -22,7 +27,7 @@ class Parser(argparse.ArgumentParser):
 
 def fail(error: Exception, program: str = "tomostream_ioc", exit_code: int = 2) -> int:
     """One clear line on stderr; the exit code, unless told otherwise of a wrong command line."""
-    text = str(error) or type(error).__name__
+    text = " ".join(str(error).split()) or type(error).__name__  # HDF5 says things in two lines
     print(f"{program}: {text}", file=sys.stderr)
     return exit_code
 
@@ -37,7 +42,10 @@ def end_quickly() -> None:
 
 
 def real(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text} is no finite number")
     return value
@@ -64,17 +72,26 @@ def probability(text: str) -> float:
     return value
 
 
+def integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+
+
 def whole(text: str) -> int:
-    value = int(text)
+    value = integer(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
     return value
 
 
 def count(text: str) -> int:
-    value = int(text)
+    value = integer(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    if value > _MOST:
+        raise argparse.ArgumentTypeError(f"{text} is more than {_MOST}")
     return value
 
 
@@ -85,14 +102,36 @@ def ipv4(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text!r} is no IPv4 address like 127.0.0.1") from None
 
 
-def path(text: str) -> Path:
-    if not text:
+def named(text: str) -> str:
+    if not text.strip():
         raise argparse.ArgumentTypeError("the name is empty")
-    return Path(text)
+    return text
+
+
+def path(text: str) -> Path:
+    return Path(named(text))
+
+
+def folder(text: str) -> Path:
+    """One that is there, or may be made later."""
+    found = path(text)
+    if found.exists() and not found.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a file, not a folder")
+    return found
+
+
+def seconds(text: str) -> float:
+    """A time to wait: more than a clock of the system can count is refused."""
+    value = real(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text}: give a positive number of seconds")
+    if value > _MOST_S:
+        raise argparse.ArgumentTypeError(f"{text} s is too long: give at most {_MOST_S}")
+    return value
 
 
 def port(text: str) -> int:
-    value = int(text)
+    value = integer(text)
     if not 0 < value < 65536:
-        raise argparse.ArgumentTypeError(f"{text} is no port number")
+        raise argparse.ArgumentTypeError(f"{text} is no port number: give 1 to 65535")
     return value

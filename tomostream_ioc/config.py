@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tomostream_ioc import __version__
-from tomostream_ioc.arguments import Parser, ipv4, path
+from tomostream_ioc.arguments import Parser, folder, ipv4, path, seconds
 from tomostream_ioc.errors import ConfigError
 
 #: macros of the records' initial values: name -> (default, what it is)
@@ -41,7 +41,7 @@ _MAX_PV_NAME = 60
 _LONGEST_RECORD = len("Crystal:BackgroundFrames")
 _SIZE = re.compile(r"(\d+(?:\.\d*)?) ?([KMGT]?)(B|iB)?", re.IGNORECASE)
 #: a dot begins a field, a brace a filter of Channel Access; the rest is as in EPICS base
-_NOT_IN_NAMES = re.compile(r"[^!-~]|[.{}$\"'\\]")
+NOT_IN_NAMES = re.compile(r"[^!-~]|[.{}$\"'\\]")
 _MACRO = re.compile(r"\$[({](\w+)[)}]")
 
 
@@ -51,6 +51,7 @@ class Config:
 
     prefix_p: str
     prefix_r: str
+    given: frozenset[str] = frozenset()  # macros that the command line itself gave
     macros: Mapping[str, str] = field(default_factory=dict)
     autosave_dir: Path | None = None  # None: settings are neither restored nor kept
     autosave_period_s: float = 30.0
@@ -107,14 +108,14 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--autosave-period",
         metavar="S",
-        type=float,
+        type=seconds,
         default=30.0,
         help="write changed settings at most that often (default 30 s)",
     )
     run.add_argument(
         "--autosave-sequence-period",
         metavar="S",
-        type=float,
+        type=seconds,
         default=60.0,
         help="copy saved settings to .sav0, .sav1, .sav2 in turn, at most that often "
         "(default 60 s)",
@@ -147,7 +148,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--read-from",
         metavar="DIR",
-        type=path,
+        type=folder,
         nargs="+",
         default=(),
         help="folders in which bluesky documents may name image files (Crystal:Source Documents); "
@@ -156,14 +157,14 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--timeout",
         metavar="S",
-        type=float,
+        type=seconds,
         default=10.0,
         help="how long to wait for each channel when a run starts (default 10 s)",
     )
     run.add_argument(
         "--lens-timeout",
         metavar="S",
-        type=float,
+        type=seconds,
         default=120.0,
         help="how long a motor of the lens or the sample may take when the lens changes "
         "(default 120 s)",
@@ -192,7 +193,7 @@ def build_parser() -> argparse.ArgumentParser:
         help='options for tomostream_ioc.sim, after an equals sign: --sim-arguments="--idle"',
     )
     demo.add_argument("--start", action="store_true", help="start the reconstruction at once")
-    demo.add_argument("--seconds", metavar="S", type=float, help="end after that time")
+    demo.add_argument("--seconds", metavar="S", type=seconds, help="end after that time")
     demo.add_argument(
         "--png", metavar="FILE", type=path, help="at the end, draw the last slices (.png)"
     )
@@ -216,16 +217,12 @@ def parse(argv: Sequence[str], read_substitutions: SubstitutionsReader | None = 
         name: value for name in ("P", "R", *MACROS) if (value := getattr(args, name)) is not None
     }
     macros = resolve_macros({**from_file, **given})
-    _check_positive("--seconds", args.seconds)
-    _check_positive("--timeout", args.timeout)
-    _check_positive("--lens-timeout", args.lens_timeout)
-    _check_positive("--autosave-period", args.autosave_period)
-    _check_positive("--autosave-sequence-period", args.autosave_sequence_period)
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", args.device):
         raise ConfigError(f"--device {args.device!r}: use auto, cpu, cuda or cuda:k")
     scan_file = Path(args.simulate) if args.simulate else None
     if scan_file is not None and not scan_file.is_file():
-        raise ConfigError(f"--simulate {scan_file}: there is no such file")
+        reason = "this is no file" if scan_file.exists() else "there is no such file"
+        raise ConfigError(f"--simulate {scan_file}: {reason}")
     if args.simulate is not None:
         _check_simulated(macros)
     if args.sim_arguments and args.simulate is None:
@@ -239,6 +236,7 @@ def parse(argv: Sequence[str], read_substitutions: SubstitutionsReader | None = 
     return Config(
         prefix_p=macros.pop("P"),
         prefix_r=macros.pop("R"),
+        given=frozenset(given) - {"P", "R"},
         macros=macros,
         # what suits a phantom must not become the settings of the beamline
         autosave_dir=args.autosave_dir or (Path("autosave") if args.simulate is None else None),
@@ -295,7 +293,9 @@ def resolve_macros(given: Mapping[str, str]) -> dict[str, str]:
     for name, value in resolved.items():
         if re.search(r"\s", value):
             raise ConfigError(f"macro {name}={value!r}: a PV name has no blanks")
-        if name not in MACROS and (found := _NOT_IN_NAMES.search(value)):
+        if re.search(r"\$[({]", value):
+            raise ConfigError(f"macro {name}={value!r}: the bracket is not closed, use $(NAME)")
+        if name not in MACROS and (found := NOT_IN_NAMES.search(value)):
             raise ConfigError(f"macro {name}={value!r}: {found[0]!r} can't be in a record's name")
         if name in MACROS and len(value) > _MAX_STRINGOUT:
             raise ConfigError(
@@ -344,8 +344,3 @@ def size_bytes(option: str, text: str | None) -> int | None:
     if size < 1:
         raise ConfigError(f"{option} {text!r}: give at least one byte")
     return size
-
-
-def _check_positive(option: str, value: float | None) -> None:
-    if value is not None and not value > 0:
-        raise ConfigError(f"{option} {value:g}: give a positive number of seconds")

@@ -24,10 +24,11 @@ class ScanFile:
         try:
             self._file = h5py.File(path, "r")
         except OSError as error:
-            reason = "does not exist" if not path.exists() else f"is no HDF5 file ({error})"
-            raise ConfigError(f"{path} {reason}") from error
+            raise ConfigError(f"{path} {why_not_opened(path, error)}") from error
         try:
             self._data = self._dataset(path, "data", 3)
+            if self._data.shape[2] < 2:
+                raise ConfigError(f"{path}: projections of 1 column show no object: take 2 or more")
             self.dark = self._stack(path, "data_dark")
             self.flat = self._stack(path, "data_white")
             self.theta_deg = self._theta(path)
@@ -105,3 +106,14 @@ class ScanFile:
         if not np.all(np.isfinite(theta)):
             raise ConfigError(f"{path}: exchange/theta holds NaN or infinite angles")
         return theta
+
+
+def why_not_opened(path: Path, error: OSError) -> str:
+    """Why HDF5 could not open it; its own words tell neither and go over two lines."""
+    if not path.exists():
+        return "does not exist"
+    if path.is_dir():
+        return "is a folder, not a file"
+    if isinstance(error, PermissionError):
+        return "can't be read: permission denied"
+    return f"is no HDF5 file, or not whole ({' '.join(str(error).split())})"

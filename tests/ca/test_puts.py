@@ -72,6 +72,8 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("ReconPVAName", "", "STRING"),
     ("ReconPVAName", "two words", "STRING"),
     ("ReconPVAName", "blank:behind ", "STRING"),
+    ("ReconPVAName", "ref:TomoStream:Center", "STRING"),
+    ("ReconPVAName", "ref:TomoStream:Ortho", "STRING"),  # the x slice would be OrthoX
     ("ReconStatus", "text", "STRING"),
     ("ReconStatus", 300, "LONG"),
     ("Center.PREC", "nan", "STRING"),

@@ -177,9 +177,31 @@ WRONG = {
     "nothing to publish": (["publish"], "--run"),
     "run without db": (["publish", "--run", "x"], "--db"),
     "no such db": (["publish", "--run", "x", "--db", "nowhere"], "nowhere"),
+    "no such kind of db": (["publish", "--run", "x", "--db", "ftp://host"], "--db ftp://host"),
     "no such file": (["publish", "--file", "none.h5"], "none.h5"),
     "tiny map": (["simulate", "--shape", "2x2"], "--shape"),
     "no size": (["simulate", "--shape", "twelve"], "twelve"),
+    "no folder of keys": (["keys", ""], "the name is empty"),
+    "key without a name": (["serve", "--key", "", *FIND], "--key"),
+    "background of NaN": (["serve", *FIND, "--background", "nan.npy"], "no finite number"),
+    "background of nothing": (["serve", *FIND, "--background", "empty.npy"], "(0, 8, 8)"),
+    "address with a blank": (["serve", *FIND, "--in", "local host:1"], "give HOST:PORT"),
+    "address of the web": (["serve", *FIND, "--in", "http://localhost:1"], "give HOST:PORT"),
+    "two words": (["serve", *FIND, "--prefix", "a b"], "--prefix 'a b'"),
+    "two words out": (
+        ["serve", *FIND, "--out", "localhost:1", "--out-prefix", "a b"],
+        "--out-prefix 'a b'",
+    ),
+    "read from a file": (["serve", *FIND, "--read-from", __file__], "a file, not a folder"),
+    "too high water": (["proxy", "5567", "5568", "--high-water", "9" * 12], "more than"),
+    "no address": (["proxy", "5567", "5568", "--interfaces", "here"], "no IPv4 address"),
+    "folder is a file": (["simulate", "--folder", __file__], "a file, not a folder"),
+    "no folder to make": (
+        ["simulate", "--pixels", "hdf5", "--folder", "/proc/frames"],
+        "--folder /proc/frames can't be made",
+    ),
+    "folder as a scan": (["publish", "--file", "."], "is a folder, not a file"),
+    "no port": (["proxy", "5567", "many"], "'many' is no whole number"),
 }
 
 
@@ -187,6 +209,8 @@ WRONG = {
 def test_wrong_options_say_so_in_a_line(name, capsys, monkeypatch, tmp_path):
     arguments, part = WRONG[name]
     monkeypatch.chdir(tmp_path)
+    np.save("nan.npy", np.full((8, 8), np.nan))
+    np.save("empty.npy", np.zeros((0, 8, 8)))
     assert main(arguments) == 2
     captured = capsys.readouterr()
     lines = [line for line in captured.err.splitlines() if line.startswith("tomostream_ioc.")]

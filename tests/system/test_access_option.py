@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from p4p.client.thread import Context
+from support.ports import environment
 from support.processes import ChildError, Ioc, wait_for
 
 
@@ -23,5 +25,23 @@ def test_the_file_of_the_command_line_holds(tmp_path: Path) -> None:
             ioc.put("OrthoX", 7)
         wait_for(lambda: ioc.get("HEARTBEAT") > before, 10, "the heartbeat")
         assert ioc.get("OrthoX") == 0
+    finally:
+        ioc.close()
+
+
+def test_where_reads_are_judged_searches_for_other_names_get_no_answer(tmp_path: Path) -> None:
+    """An answer would keep clients from the IOC that has the name."""
+    path = tmp_path / "ioc.acf"
+    path.write_text("UAG(us) {us}\nASG(DEFAULT) { RULE(1, WRITE) { UAG(us) } }\n")
+    ioc = Ioc(tmp_path, "--TOMO_SCAN", "", "--access-security", str(path))
+    try:
+        ioc.expect("Ready")
+        assert "served over Channel Access only" in ioc.output
+        settings = environment(reach=(ioc.ports,))
+        with Context("pva", conf=settings, useenv=False) as client:
+            assert client.get("sys:TomoStream:StreamRecon", timeout=10) is not None
+            with pytest.raises(TimeoutError):
+                client.get("another:IOC:Name", timeout=2)
+        assert "makeChannel" not in ioc.output
     finally:
         ioc.close()

@@ -40,6 +40,18 @@ def test_what_is_saved_is_restored(tmp_path: Path, group: TomoStreamGroup) -> No
     assert other.params().dezinger == 4
 
 
+def test_options_that_saved_settings_overrule_are_named(
+    tmp_path: Path, group: TomoStreamGroup
+) -> None:
+    saved(tmp_path, f"{PREFIX}ReconPVAName old:slices")
+    saver(tmp_path, group).restore()
+    (sentence,) = group.macros_overruled(["RECON_PVA"], MACROS)
+    assert sentence.startswith(f"--RECON_PVA {MACROS['RECON_PVA']!r} has no effect: ")
+    assert "was saved as 'old:slices'" in sentence
+    assert group.macros_overruled([], MACROS) == []
+    assert new_group().macros_overruled(["RECON_PVA"], MACROS) == []
+
+
 def test_the_file_is_as_autosave_writes_it(tmp_path: Path, group: TomoStreamGroup) -> None:
     put(group, **CHANGED)
     assert saver(tmp_path, group).save_now()

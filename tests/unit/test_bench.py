@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tomostream_ioc.bench.__main__ import main
+from tomostream_ioc.bench.cli import main
 
 SMALL = ["--sizes", "16x32", "--angles", "8", "--batch", "4", "--device", "cpu"]
 

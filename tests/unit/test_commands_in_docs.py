@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tomostream_ioc.bench.__main__ import build_parser as bench_parser
+from tomostream_ioc.bench.cli import build_parser as bench_parser
 from tomostream_ioc.config import parse
 from tomostream_ioc.documents.commands import build_parser as documents_parser
 from tomostream_ioc.offline.cli import build_parser as recon_parser

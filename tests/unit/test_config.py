@@ -26,6 +26,7 @@ def test_names_follow_the_prefix_and_options_win():
     assert config.macros["RECON_PVA"] == "7bm:TS:StreamRecon"
     assert config.macros["DARK_PVA"] == "my:dark"
     assert config.macros["TOMO_SCAN"] == ""
+    assert config.given == {"DARK_PVA", "TOMO_SCAN"}
 
 
 def test_substitutions_file_gives_the_macros_and_options_win():
@@ -75,11 +76,35 @@ def test_memory_limit_that_is_no_size_is_refused_in_one_line(text):
         ({"P": "a" * 30, "R": "b" * 20}, "PV names would have"),
         ({"P": "", "R": ""}, "both empty"),
         ({"R": "Tomo Stream:"}, "no blanks"),
+        ({"DARK_PVA": "$(P"}, "the bracket is not closed"),
     ],
 )
 def test_wrong_macros_say_what_is_wrong(macros, reason):
     with pytest.raises(ConfigError, match=reason):
         resolve_macros(macros)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--timeout", "inf"], "no finite number"),
+        (["--timeout", "1e300"], "too long"),
+        (["--lens-timeout", "nan"], "no finite number"),
+        (["--autosave-period", "0"], "positive number of seconds"),
+        (["--autosave-sequence-period", "abc"], "'abc' is no number"),
+        (["--seconds", "1e10"], "too long"),
+        (["--read-from", __file__], "is a file, not a folder"),
+        (["--simulate", str(ROOT)], "this is no file"),
+    ],
+)
+def test_options_out_of_range_are_refused(arguments, reason):
+    with pytest.raises(ConfigError, match=reason) as refused:
+        parse(arguments)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_folder_of_images_may_be_made_later(tmp_path):
+    assert parse(["--read-from", str(tmp_path / "later")]).read_from == (tmp_path / "later",)
 
 
 def run(*arguments, cwd=ROOT):
@@ -112,6 +137,7 @@ def run(*arguments, cwd=ROOT):
         (["--P", '{"ts":1}'], "can't be in a record's name"),
         (["--P", "\u00e4:"], "can't be in a record's name"),
         (["--RECON_PVA", ""], "the slices need a channel name"),
+        (["--RECON_PVA", "2bmb:TomoStream:Center"], "2bmb:TomoStream:Center is a record"),
         (["--interfaces", "nohost"], "'nohost' is no IPv4 address"),
         (["--interfaces", ""], "'' is no IPv4 address"),
         (["--interfaces", "192.0.2.1"], "this machine has no such address"),

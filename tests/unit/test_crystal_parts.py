@@ -162,6 +162,14 @@ def test_backgrounds_that_can_not_be_read_say_why(tmp_path, name, content, says)
         read_background(str(tmp_path / name))
 
 
+def test_a_background_of_nothing_is_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.full((8, 8), np.nan))
+    with pytest.raises(TrackingError, match="no finite number"):
+        read_background(str(tmp_path / "a.npy"))
+    with pytest.raises(TrackingError, match="is a folder"):
+        read_background(str(tmp_path))
+
+
 def test_a_pickle_is_not_opened(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(TrackingError, match="can't be read"):

@@ -11,6 +11,7 @@ from test_recon_phantom import Phantom, engine_for, half_turn, middle
 from tomostream_ioc.errors import ConfigError
 from tomostream_ioc.offline.cli import main
 from tomostream_ioc.offline.job import FileReconstruction
+from tomostream_ioc.offline.output import write_whole
 from tomostream_ioc.offline.plan import Block, Wanted, blocks
 from tomostream_ioc.scan_file import ScanFile
 
@@ -154,6 +155,10 @@ def test_a_program_of_its_own(scan_path, tmp_path):
         (["--center", "-3"], "outside the detector"),
         (["--center", "nan"], "--center: nan is no finite number"),
         (["--rot-x", "inf"], "--rot-x: inf is no finite number"),
+        (["--rot-x", "500"], "--rot-x: give -180 to 180 degrees"),
+        (["--rot-z", "-180.5"], "--rot-z: give -180 to 180 degrees"),
+        (["--rot-y", "steep"], "--rot-y: 'steep' is no number"),
+        (["--slice", "z=0:99999999999"], "z 99999999998 is outside 0..39"),
         (["--filter", "Hann"], "invalid choice: 'Hann'"),
         (["--no-such-option"], "unrecognized arguments: --no-such-option (see --help)"),
         (["--memory-limit", "1"], "memory"),
@@ -177,6 +182,108 @@ def test_what_cannot_be_done_is_said_in_one_line(scan_path, tmp_path, capsys, op
 def test_a_file_that_is_no_scan(tmp_path, capsys):
     assert main([str(tmp_path / "none.h5"), "-o", str(tmp_path / "o.png")]) == 2
     assert "does not exist" in capsys.readouterr().err
+    assert main([str(tmp_path), "-o", str(tmp_path / "o.png")]) == 2
+    error = capsys.readouterr().err
+    assert "is a folder, not a file" in error
+    assert error.count("\n") == 1
+
+
+@pytest.fixture
+def small_scan(tmp_path):
+    """Writes a scan of 24 projections, 4 x 6 pixels, with other datasets where they are given."""
+
+    def write(**changes):
+        rng = np.random.default_rng(0)
+        datasets = {
+            "data": rng.integers(500, 900, (24, 4, 6)).astype(np.uint16),
+            "data_dark": np.full((1, 4, 6), 10, np.uint16),
+            "data_white": np.full((1, 4, 6), 1000, np.uint16),
+            "theta": half_turn(24),
+        } | changes
+        path = tmp_path / "small.h5"
+        with h5py.File(path, "w") as file:
+            for name, values in datasets.items():
+                file[f"exchange/{name}"] = values
+        return path
+
+    return write
+
+
+FEW = {"data": np.full((3, 4, 6), 800, np.uint16), "theta": half_turn(3)}
+
+
+def flat_with_bad(n_bad):
+    flat = np.full((1, 4, 6), 1000, np.uint16)
+    flat.ravel()[:n_bad] = 5
+    return flat
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "exit_code", "says"),
+    [
+        ({"theta": np.full(24, 3.0)}, ["--center", "3"], 2, "every angle in exchange"),
+        ({"theta": np.radians(half_turn(24))}, ["--center", "3"], 0, "if they are in radians"),
+        ({"data_white": flat_with_bad(24)}, ["--center", "3"], 2, "is nowhere above"),
+        ({"data_white": flat_with_bad(2)}, ["--center", "3"], 0, "2 of 24 pixels have no usable"),
+        ({"data": np.full((24, 4, 6), np.nan)}, ["--center", "3"], 0, "slices are 0 everywhere"),
+        (FEW, [], 1, "too few to find the axis: at least 20 are needed: give --center"),
+        (
+            {
+                "data": np.ones((24, 4, 1)), "data_dark": np.ones((1, 4, 1)),
+                "data_white": np.ones((1, 4, 1)),
+            }, ["--center", "0"], 2, "1 column",
+        ),
+    ],
+    ids=["one angle", "radians", "no flat", "two bad pixels", "nan", "three angles", "one column"],
+)  # fmt: skip
+def test_a_scan_that_makes_no_sense_is_told(
+    small_scan, tmp_path, capsys, changes, options, exit_code, says
+):
+    argv = [str(small_scan(**changes)), "-o", str(tmp_path / "o.h5"), "--quiet", *options]
+    assert main(argv) == exit_code
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_data_are_never_written_over(small_scan, tmp_path, capsys):
+    path = small_scan()
+    before = path.read_bytes()
+    options = ["--center", "3", "--quiet"]
+    assert main([str(path), "-o", str(path), *options]) == 2
+    assert "this is the scan itself" in capsys.readouterr().err
+    other = tmp_path / "other.h5"
+    other.write_bytes(before)
+    assert main([str(path), "-o", str(other), *options]) == 2
+    assert "not written over" in capsys.readouterr().err
+    assert path.read_bytes() == other.read_bytes() == before
+    out = tmp_path / "out.h5"
+    for _ in range(2):  # its own results it does write over
+        assert main([str(path), "-o", str(out), *options]) == 0
+    folder = tmp_path / "folder.h5"
+    folder.mkdir()
+    assert main([str(path), "-o", str(folder), *options]) == 2
+    assert "this is a folder" in capsys.readouterr().err
+
+
+def test_what_can_not_be_written_whole_leaves_the_old_file(tmp_path):
+    out = tmp_path / "out.png"
+    out.write_bytes(b"old")
+
+    def fail_half_way(path):
+        path.write_bytes(b"new")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_whole(out, fail_half_way)
+    assert out.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_too_many_slices_for_a_picture_are_told_at_once(scan_path, tmp_path, capsys):
+    argv = [str(scan_path), "--slice", "z=0:40", "--quiet", "-o", str(tmp_path / "o.png")]
+    assert main(argv) == 2
+    assert "40 slices are too many" in capsys.readouterr().err
 
 
 def test_wanted_slices():

@@ -48,6 +48,13 @@ def test_help_and_wrong_options_need_no_library(argv):
     assert not done & {"numpy", "caproto", "p4p", "numba", "torch"}
 
 
+@pytest.mark.parametrize("program", ["bench", "documents", "recon", "sim"])
+def test_what_takes_time_is_imported_where_ctrl_c_is_caught(program):
+    """A module's package, and the module's own imports, come before anything can be caught."""
+    there = modules_after(f"import tomostream_ioc.{program}.__main__")
+    assert not there & {"numpy", "event_model", "caproto", "p4p", "numba", "torch", "h5py"}
+
+
 def test_lengths_of_transforms_are_scipys():
     lengths = range(1, 20000)
     assert [smooth_length(n) for n in lengths] == [next_fast_len(n, real=True) for n in lengths]

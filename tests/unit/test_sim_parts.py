@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+import socket
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from support.ports import free_port
 
 from tomostream_ioc.errors import ConfigError
 from tomostream_ioc.scan_file import ScanFile
+from tomostream_ioc.sim.channels import Channels
 from tomostream_ioc.sim.cli import parse
 from tomostream_ioc.sim.detector import Detector, DetectorSettings, bin_frame
 from tomostream_ioc.sim.faults import FaultPlan, FaultRates
 from tomostream_ioc.sim.phantom import default_phantom
+from tomostream_ioc.sim.records import RecordNames
 from tomostream_ioc.sim.schedule import Schedule
 from tomostream_ioc.sim.source import FileSource, PhantomSource
 
@@ -233,9 +237,34 @@ def test_options_have_the_names_and_defaults_of_the_beamline():
         ["--period", "0"],
         ["--scan-type", "helix"],
         ["--frames", "x"],
+        ["--P", "", "--R", ""],
+        ["--P", "a b"],
+        ["--P", "a.b:"],
+        ["--P", "a" * 40],
+        ["--dark-channel", "same", "--flat-channel", "same"],
+        ["--dark-channel", "2bmb:TomoScanStream:StreamTheta"],
+        ["--theta-channel", "my theta"],
+        ["--turns", "100000000"],
+        ["--id-start", "-1"],
+        ["--id-start", "65536", "--id-bits", "16"],
+        ["--first-projid", "1.5"],
     ],
 )
 def test_wrong_options_are_refused_in_one_line(argv):
     with pytest.raises(ConfigError) as refusal:
         parse(argv)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_port_of_searches_in_use_is_an_error_of_the_system():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        conf = {
+            "EPICS_PVAS_INTF_ADDR_LIST": "127.0.0.1",
+            "EPICS_PVAS_SERVER_PORT": str(free_port()),
+            "EPICS_PVAS_BROADCAST_PORT": str(taken.getsockname()[1]),
+        }
+        channels = Channels(RecordNames("sys:", "sys:Pva1:").channels)
+        with pytest.raises(OSError, match="EPICS_PVAS_BROADCAST_PORT"):
+            channels.serve(conf)
+        channels.close()

@@ -24,6 +24,8 @@ def read_background(path: str) -> np.ndarray:
     """
     name, _, dataset = path.partition(":")
     file = Path(name).expanduser()
+    if file.is_dir():
+        raise TrackingError(f"The background {file} is a folder: give a file in it")
     try:
         match file.suffix.lower():
             case ".npy":
@@ -39,7 +41,10 @@ def read_background(path: str) -> np.ndarray:
                 )
     except (OSError, ValueError, KeyError, tifffile.TiffFileError) as error:
         raise TrackingError(f"The background {file.name} can't be read: {error}") from error
-    return average_frames(np.squeeze(images))
+    image = average_frames(np.squeeze(images))
+    if not np.isfinite(image).any():
+        raise TrackingError(f"The background {file.name} holds no finite number: take it again")
+    return image
 
 
 def _from_hdf5(file: Path, dataset: str) -> np.ndarray:

@@ -5,17 +5,14 @@ subscribed. `build_chain` joins them; `open_database` keeps what they find.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-try:
-    import event_model as _event_model  # noqa: F401
-except ModuleNotFoundError as missing:
-    if missing.name != "event_model":
-        raise
+if find_spec("event_model") is None:  # its import would take half a second
     raise ImportError(
         "tomostream_ioc.documents needs bluesky's packages:"
         " run `pip install tomostream_ioc[bluesky]`."
-    ) from missing
+    )
 
 if TYPE_CHECKING:
     from tomostream_ioc.documents.counts import StageCounts

@@ -14,6 +14,7 @@ import numpy as np
 from event_model import compose_run
 
 from tomostream_ioc.errors import ConfigError
+from tomostream_ioc.scan_file import why_not_opened
 from tomostream_ioc.tracking import ScanGrid
 
 #: where areaDetector, and DXfile, keep frames
@@ -47,7 +48,7 @@ class FrameFile:
         try:
             file = h5py.File(self.path, "r")
         except OSError as error:
-            raise ConfigError(f"{self.path} can't be read as HDF5: {error}") from error
+            raise ConfigError(f"{self.path} {why_not_opened(self.path, error)}") from error
         with file:
             yield from self._documents(self._open(file), dict(file.attrs))
 

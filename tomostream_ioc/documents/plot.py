@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from tomostream_ioc.arguments import named, path
 from tomostream_ioc.documents.crystal_figures import DPI, FIGURES, ORIGINS, CrystalScan, draw
 from tomostream_ioc.documents.database import Database, open_database
 from tomostream_ioc.documents.image_processor import FRAME, ImageProcessor
@@ -32,7 +33,11 @@ _SHORT_UID = 8
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command `plot`."""
     parser.add_argument(
-        "--db", required=True, metavar="DIR", help="folder of the database, or a Tiled server's URI"
+        "--db",
+        type=named,
+        required=True,
+        metavar="DIR",
+        help="folder of the database, or a Tiled server's URI",
     )
     parser.add_argument(
         "--run",
@@ -43,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " (default), -2 the one before",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("maps.png"), help="picture (maps.png)"
+        "-o", "--output", type=path, default=Path("maps.png"), help="picture (maps.png)"
     )
     parser.add_argument(
         "-n", "--maps", type=int, default=N_MAPS, metavar="N", help=f"brightest tracks ({N_MAPS})"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from tomostream_ioc.epics.access import OPEN, AccessSecurity
@@ -53,6 +53,8 @@ NAMES = (
     "roi_plugin_prefix",
 )
 
+#: what is put behind ReconPVAName: all slices, and each alone
+_CHANNELS = ("", "X", "Y", "Z")
 log = logging.getLogger(__name__)
 
 Putter = Callable[[Record, Any], Awaitable[Deferred | None]]
@@ -116,6 +118,10 @@ class TomoStreamGroup(IocRecords):
             for name, record in self.pvdb.items()
             if isinstance(record, Record)
         }
+        try:
+            self.check_setting(self.recon_pva, self.recon_pva.value)
+        except PutError as error:
+            raise ConfigError(f"RECON_PVA={self.recon_pva.value!r}: {error}") from error
         for record in self.records.values():
             record.security = security
             record.connect()
@@ -167,6 +173,23 @@ class TomoStreamGroup(IocRecords):
                 raise PutError("the slices need a channel name")
             if any(character.isspace() for character in value):
                 raise PutError("a channel name has no blanks")
+            for axis in _CHANNELS:
+                name = f"{value}{axis}".partition(".")[0]
+                if name.startswith(self.prefix) and name.removeprefix(self.prefix) in self.records:
+                    raise PutError(f"the slices need a name of their own, {name} is a record")
+
+    def macros_overruled(self, given: Iterable[str], macros: Mapping[str, str]) -> list[str]:
+        """A sentence for each macro of ``given`` whose record has another value than it says."""
+        records = {
+            prop.pvspec.cls_kwargs["macro"]: self.records[str(prop.pvspec.name)]
+            for prop in IocRecords._pvs_.values()
+        }
+        return [
+            f"--{macro} {macros[macro]!r} has no effect: {record.pvname} was saved as "
+            f"{record.value!r}. Put the record, or remove the saved settings"
+            for macro in sorted(given)
+            if (record := records.get(macro)) is not None and record.value != macros[macro]
+        ]
 
     # --- putters: called with an accepted value, before it is stored --------------------------
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from tomostream_ioc.arguments import Parser, fail, path, positive, real
 from tomostream_ioc.config import size_bytes
-from tomostream_ioc.errors import ConfigError, TomoStreamError
+from tomostream_ioc.console import say
+from tomostream_ioc.errors import CenterError, ConfigError, TomoStreamError
 from tomostream_ioc.model.center import CenterEstimate
 from tomostream_ioc.model.params import DEZINGER_RADII, FILTER_TYPES, RING_REMOVALS, ReconParams
 from tomostream_ioc.offline.job import FileReconstruction
-from tomostream_ioc.offline.output import check_output, save
+from tomostream_ioc.offline.output import check_output, check_panels, save
 from tomostream_ioc.offline.plan import Wanted
 from tomostream_ioc.recon.devices import resolve_device
 from tomostream_ioc.recon.memory import Budget
@@ -28,8 +31,17 @@ _SCAN_IN_MEMORY = 2 << 30
 _UNKNOWN_FREE = 4 << 30
 _INTERRUPTED = 130
 _PROGRAM = "tomostream_ioc.recon"
-#: options of phase retrieval and their units
-_PHASE = {"--energy": "KEV", "--distance": "MM", "--alpha": "ALPHA", "--pixel-size": "UM"}
+#: options of phase retrieval: unit and meaning
+_PHASE = {
+    "--energy": ("KEV", "of the X-rays, in keV"),
+    "--distance": ("MM", "sample to detector, in mm"),
+    "--alpha": ("ALPHA", "regularisation: beta / (4 pi^2 delta)"),
+    "--pixel-size": ("UM", "of a pixel at the sample, in micrometres"),
+}
+#: as the records RotX, RotY and RotZ
+_MOST_TILT_DEG = 180
+#: a half turn in radians is 3.14: angles of a scan that go over less than this may be no degrees
+_RADIANS_DEG = 6.3
 
 
 def build_parser() -> Parser:
@@ -66,11 +78,15 @@ def build_parser() -> Parser:
     parser.add_argument("--ring-removal", default="None", choices=RING_REMOVALS)
     for axis, plane in (("x", "the y-z slices"), ("y", "the x-z slices"), ("z", "the z slices")):
         parser.add_argument(
-            f"--rot-{axis}", type=real, default=0.0, metavar="DEG", help=f"tilt of {plane}"
+            f"--rot-{axis}",
+            type=_tilt,
+            default=0.0,
+            metavar="DEG",
+            help=f"tilt of {plane}, -{_MOST_TILT_DEG} to {_MOST_TILT_DEG}",
         )
     phase = parser.add_argument_group("phase retrieval (all four)")
-    for option, unit in _PHASE.items():
-        phase.add_argument(option, type=positive, default=0.0, metavar=unit)
+    for option, (unit, meaning) in _PHASE.items():
+        phase.add_argument(option, type=positive, default=0.0, metavar=unit, help=meaning)
     parser.add_argument(
         "--device", default="auto", help="auto, cpu, cuda or cuda:k (default auto: CUDA if there)"
     )
@@ -97,7 +113,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    check_output(args.output)
+    check_output(args.output, args.scan)
     scan = ScanFile(args.scan, _SCAN_IN_MEMORY)
     try:
         began_s = time.monotonic()
@@ -106,16 +122,24 @@ def _run(args: argparse.Namespace) -> None:
         job = FileReconstruction(scan, device, memory_bytes)
         n_rows, n_cols = scan.shape
         wanted = Wanted.parse(args.slices, n_rows, n_cols)
+        check_panels(args.output, wanted)
+        _check_angles(args.scan, scan.theta_deg)
         params = _params(args, scan)
         plan = job.plan(wanted, params)
+        _tell_of_pixels(job.n_unusable, n_rows * n_cols)
         if args.center is None:
             row = wanted.z[len(wanted.z) // 2] if wanted.z else n_rows // 2
-            with _bar(args, "Centre", scan.n_projections) as bar:
-                estimate = job.find_center(params, row, bar.update)
+            try:
+                with _bar(args, "Centre", scan.n_projections) as bar:
+                    estimate = job.find_center(params, row, bar.update)
+            except CenterError as error:
+                raise CenterError(f"{error}: give --center") from error
             _tell(args, _in_words(estimate))
             params = replace(params, center=estimate.center)
         with _bar(args, "Projections", len(plan) * scan.n_projections) as bar:
             slices = job.slices(wanted, params, plan, bar.update)
+        if not any(images.any() for images in (slices.z, slices.y, slices.x)):
+            _warn("the slices are 0 everywhere: the projections differ nowhere from the flat field")
         save(args.output, slices, args.scan)
         _tell(
             args,
@@ -166,12 +190,51 @@ def _params(args: argparse.Namespace, scan: ScanFile) -> ReconParams:
     )
 
 
+def _check_angles(path: Path, theta_deg: np.ndarray) -> None:
+    """Raises ConfigError: angles that show no object from two sides."""
+    span_deg = float(np.ptp(theta_deg))
+    if span_deg == 0:
+        raise ConfigError(
+            f"{path}: every angle in exchange/theta is {theta_deg[0]:g} degrees: slices need "
+            "projections from different sides"
+        )
+    if span_deg < _RADIANS_DEG:
+        _warn(
+            f"the angles in exchange/theta go over {span_deg:.3g} degrees only: if they are in "
+            "radians, write degrees there"
+        )
+
+
+def _tell_of_pixels(n_unusable: int, n_pixels: int) -> None:
+    """Raises ConfigError: there is no pixel to make slices from."""
+    if n_unusable == n_pixels:
+        raise ConfigError(
+            "exchange/data_white is nowhere above exchange/data_dark: take dark and flat fields "
+            "that can be used"
+        )
+    if n_unusable:
+        _warn(
+            f"{n_unusable} of {n_pixels} pixels have no usable dark and flat field, their "
+            "neighbours stand in for them"
+        )
+
+
+def _tilt(text: str) -> float:
+    value = real(text)
+    if not -_MOST_TILT_DEG <= value <= _MOST_TILT_DEG:
+        raise argparse.ArgumentTypeError(f"give {-_MOST_TILT_DEG} to {_MOST_TILT_DEG} degrees")
+    return value
+
+
 def _column(text: str) -> float | None:
     """None: the axis is searched for."""
+    if text == "auto":
+        return None
     try:
-        return None if text == "auto" else real(text)
+        float(text)
     except ValueError:
         raise argparse.ArgumentTypeError("give a detector column or auto") from None
+    return real(text)
 
 
 def _bar(args: argparse.Namespace, what: str, total: int) -> tqdm:
@@ -179,6 +242,11 @@ def _bar(args: argparse.Namespace, what: str, total: int) -> tqdm:
     return tqdm(total=total, desc=what, unit="frame", disable=True if args.quiet else None)
 
 
+def _warn(text: str) -> None:
+    """Also where no summary is wanted."""
+    print(f"{_PROGRAM}: {text}", file=sys.stderr, flush=True)
+
+
 def _tell(args: argparse.Namespace, text: str) -> None:
     if not args.quiet:
-        print(text, flush=True)
+        say(text)

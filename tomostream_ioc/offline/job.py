@@ -13,6 +13,7 @@ from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.offline.plan import Block, Wanted, blocks
 from tomostream_ioc.recon.engine import OrthoEngine
 from tomostream_ioc.recon.geometry import ScanGeometry
+from tomostream_ioc.recon.preprocess import Fields
 from tomostream_ioc.scan_file import ScanFile
 
 #: rows that the median of the dezinger looks at, above and below
@@ -52,6 +53,15 @@ class FileReconstruction:
         self._dark = scan.dark.astype(np.float64).mean(0)
         self._flat = scan.flat.astype(np.float64).mean(0)
         self._most_rows = self._rows_in(memory_bytes)
+
+    @property
+    def n_unusable(self) -> int:
+        """Pixels whose dark and flat field can't be used."""
+        geometry = ScanGeometry(self._scan.n_projections, *self._scan.shape)
+        fields = Fields(geometry, np.dtype(np.float32))
+        fields.set_dark(self._dark)
+        fields.set_flat(self._flat)
+        return fields.normalisation().n_bad
 
     def plan(self, wanted: Wanted, params: ReconParams) -> list[Block]:
         """What has to be read, in this order. Raises ConfigError: too little memory."""

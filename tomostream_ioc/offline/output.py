@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,33 +14,84 @@ import numpy as np
 from tomostream_ioc import __version__
 from tomostream_ioc.errors import ConfigError
 from tomostream_ioc.offline.job import FileSlices
+from tomostream_ioc.offline.plan import Wanted
 from tomostream_ioc.picture import grey_limits
 
 SUFFIXES = (".png", ".h5")
 _MOST_PANELS = 36
 _UNITS = "1/pixel"
+_PROGRAM = "tomostream_ioc"
 
 
-def check_output(path: Path) -> None:
-    """Raises ConfigError: another kind of file, or no such folder."""
+def check_output(path: Path, source: Path) -> None:
+    """Before anything is computed.
+
+    Raises ConfigError: another kind of file, no such folder, a folder that can't be written, or a
+    file that must not be lost: the scan itself, or other HDF5 data.
+    """
+    folder = path.absolute().parent
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"--output {path}: give a name that ends in .png or .h5")
-    if not path.absolute().parent.is_dir():
-        raise ConfigError(f"--output {path}: there is no folder {path.absolute().parent}")
+    if not folder.is_dir():
+        raise ConfigError(f"--output {path}: there is no folder {folder}")
+    if path.is_dir():
+        raise ConfigError(f"--output {path}: this is a folder, give the name of a file")
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"--output {path}: the folder {folder} can't be written")
+    if path.exists() and source.exists() and path.samefile(source):
+        raise ConfigError(f"--output {path}: this is the scan itself, give another name")
+    if path.exists() and path.suffix.lower() == ".h5" and not _is_ours(path):
+        raise ConfigError(
+            f"--output {path}: this file was not written by {_PROGRAM}.recon, and is not written "
+            "over: remove it, or give another name"
+        )
+
+
+def check_panels(path: Path, wanted: Wanted) -> None:
+    """Raises ConfigError: too many slices for one picture."""
+    if path.suffix.lower() == ".png" and len(wanted) > _MOST_PANELS:
+        raise ConfigError(
+            f"{len(wanted)} slices are too many for a picture, which takes {_MOST_PANELS}: write an"
+            " .h5 file"
+        )
 
 
 def save(path: Path, slices: FileSlices, source: Path) -> None:
-    """Write a .png or .h5. Raises OSError; ConfigError: too many slices for one picture."""
-    if path.suffix.lower() == ".h5":
-        _save_h5(path, slices, source)
-    else:
-        _save_png(path, slices, source)
+    """Write a .png or .h5; a file that was there stays until the new one is whole.
+
+    Raises OSError.
+    """
+    write = _save_h5 if path.suffix.lower() == ".h5" else _save_png
+    try:
+        write_whole(path, lambda part: write(part, slices, source))
+    except OSError as error:  # HDF5 adds addresses and offsets
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OSError(f"--output {path} can't be written: {reason}") from error
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Have ``write`` make a file under another name, which takes the place of ``path`` then."""
+    part = path.with_name(f"{path.stem}.part{path.suffix}")
+    try:
+        write(part)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with h5py.File(path, "r") as file:
+            return str(file.attrs.get("program", "")).startswith(f"{_PROGRAM} ")
+    except OSError:
+        return False
 
 
 def _save_h5(path: Path, slices: FileSlices, source: Path) -> None:
     """slices/z, y, x: (k, rows, columns) float32, each with the indices of its slices."""
     with h5py.File(path, "w") as file:
-        file.attrs["program"] = f"tomostream_ioc {__version__}"
+        file.attrs["program"] = f"{_PROGRAM} {__version__}"
         file.attrs["source"] = str(source)
         for name, value in asdict(slices.params).items():
             if not name.startswith("ortho_"):
@@ -58,8 +110,6 @@ def _save_png(path: Path, slices: FileSlices, source: Path) -> None:
     from matplotlib.figure import Figure
 
     panels = list(_panels(slices))
-    if len(panels) > _MOST_PANELS:
-        raise ConfigError(f"{len(panels)} slices are too many for a picture: write an .h5 file")
     across = math.ceil(math.sqrt(len(panels))) if len(panels) > 3 else len(panels)
     down = math.ceil(len(panels) / across)
     low, high = grey_limits([image for image, *_ in panels])

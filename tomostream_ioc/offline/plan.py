@@ -35,10 +35,10 @@ class Wanted:
                 raise ConfigError(f"--slice {text}: use z=67, y=70,80 or x=0:100:10")
             axis, places = match.groups()
             size = n_rows if axis == "z" else n_cols
-            for place in _places(places, text):
-                if place >= size:
-                    raise ConfigError(f"--slice {text}: {axis} {place} is outside 0..{size - 1}")
-                found[axis].add(place)
+            for part in _ranges(places, text):
+                if part[-1] >= size:
+                    raise ConfigError(f"--slice {text}: {axis} {part[-1]} is outside 0..{size - 1}")
+                found[axis].update(part)
         if not any(found.values()):
             return cls((n_rows // 2,), (n_cols // 2,), (n_cols // 2,))
         return cls(*(tuple(sorted(found[axis])) for axis in "zyx"))
@@ -99,17 +99,18 @@ def _together(first: int, row: int, following: int, core: int) -> bool:
     return following - row <= _GAP_ROWS and following - first < core
 
 
-def _places(places: str, text: str) -> list[int]:
-    result: list[int] = []
+def _ranges(places: str, text: str) -> list[range]:
+    """None of them empty; a single index is a range too."""
+    result: list[range] = []
     for part in places.split(","):
         match = _RANGE.fullmatch(part)
         if match is not None:
             start, end, step = (int(number or 1) for number in match.groups())
             if step == 0 or end <= start:
                 raise ConfigError(f"--slice {text}: {part} is an empty range")
-            result += range(start, end, step)
+            result.append(range(start, end, step))
         elif part.isdecimal():
-            result.append(int(part))
+            result.append(range(int(part), int(part) + 1))
         else:
             raise ConfigError(f"--slice {text}: {part!r} is no index")
     return result

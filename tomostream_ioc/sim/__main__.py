@@ -3,9 +3,14 @@
 import sys
 
 from tomostream_ioc.arguments import end_quickly
-from tomostream_ioc.sim.process import main
 
 if __name__ == "__main__":
-    exit_code = main()
+    try:
+        # here, not above: this import takes a second, and Ctrl-C may come meanwhile
+        from tomostream_ioc.sim.process import main
+
+        exit_code = main()
+    except KeyboardInterrupt:
+        exit_code = 130
     end_quickly()
     sys.exit(exit_code)

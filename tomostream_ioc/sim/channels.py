@@ -128,8 +128,14 @@ class Channels:
         self._server: Server | None = None
 
     def serve(self, conf: Mapping[str, str]) -> Mapping[str, Any]:
-        """Start the server; returns the configuration that it really uses."""
-        server = Server(providers=[self._provider], conf=dict(conf))
+        """Start the server; returns the configuration that it really uses.
+
+        Raises OSError: the port of searches is in use, or an interface is not there.
+        """
+        try:
+            server = Server(providers=[self._provider], conf=dict(conf))
+        except RuntimeError as error:  # p4p's for whatever the system refuses
+            raise OSError(f"PVA: {error} (EPICS_PVAS_BROADCAST_PORT, --interfaces)") from error
         self._server = server
         return server.conf()
 

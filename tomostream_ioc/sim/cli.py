@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from tomostream_ioc.arguments import (
     Parser,
     count,
+    integer,
     ipv4,
     not_negative,
     path,
@@ -19,6 +21,7 @@ from tomostream_ioc.arguments import (
     real,
     whole,
 )
+from tomostream_ioc.config import NOT_IN_NAMES
 from tomostream_ioc.errors import ConfigError
 from tomostream_ioc.sim.detector import DetectorSettings
 from tomostream_ioc.sim.faults import FaultRates
@@ -41,6 +44,11 @@ binning 1|2|4, rate FPS, loss P, duplicates P, disorder P, report, quit. The sam
 CA: StartScan, AbortScan, StreamRetakeDark, StreamRetakeFlat, StreamBinning, StreamScanType,
 SimRate, SimLossRate, SimDuplicateRate, SimDisorderRate.
 """
+
+#: a name of Channel Access has 60 characters at most, the longest record here 26
+_LONGEST_PREFIX = 34
+#: of the angle array in half turns; float64 angles of as many take 160 MB
+_MOST_ANGLES = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,16 @@ class SimConfig:
 def parse(argv: Sequence[str]) -> SimConfig:
     """Raises ConfigError for an option that can't be used; --help and --version leave at once."""
     given = _parser().parse_args(argv)
+    if given.turns * given.angles > _MOST_ANGLES:
+        raise ConfigError(
+            f"--turns {given.turns} of 2 x {given.angles} angles are too long an array: give at "
+            f"most {_MOST_ANGLES // given.angles}"
+        )
+    if not 0 <= given.id_start < 1 << given.id_bits:
+        raise ConfigError(
+            f"--id-start {given.id_start} is no id of {given.id_bits} bits: give 0 to "
+            f"{(1 << given.id_bits) - 1}"
+        )
     n_rows, n_cols = given.rows or given.size, given.cols or given.size
     center = n_cols / 2 if given.center is None else given.center
     if not 0 <= center < n_cols:
@@ -79,14 +97,16 @@ def parse(argv: Sequence[str]) -> SimConfig:
     scan_type = given.scan_type or ("backforth" if given.scan else "continuous")
     first_projid = given.id_start - 1 if given.first_projid is None else given.first_projid
     plugin = given.pva_prefix or f"{given.P.rstrip(':')}SP1:Pva1:"
+    names = RecordNames(
+        tomoscan=given.P + given.R,
+        pva_plugin=plugin,
+        dark=given.dark_channel,
+        flat=given.flat_channel,
+        theta=given.theta_channel,
+    )
+    _check_names(names)
     return SimConfig(
-        names=RecordNames(
-            tomoscan=given.P + given.R,
-            pva_plugin=plugin,
-            dark=given.dark_channel,
-            flat=given.flat_channel,
-            theta=given.theta_channel,
-        ),
+        names=names,
         scan=given.scan,
         n_rows=n_rows,
         n_cols=n_cols,
@@ -125,6 +145,24 @@ def parse(argv: Sequence[str]) -> SimConfig:
         ca_port=given.ca_port,
         pva_port=given.pva_port,
     )
+
+
+def _check_names(names: RecordNames) -> None:
+    """Raises ConfigError: names that no client could find."""
+    prefix, channels = names.tomoscan, names.channels
+    if not prefix:
+        raise ConfigError("--P and --R are both empty: give the records a prefix")
+    if len(prefix) > _LONGEST_PREFIX:
+        raise ConfigError(
+            f"--P and --R have {len(prefix)} characters: give at most {_LONGEST_PREFIX}"
+        )
+    if found := NOT_IN_NAMES.search(prefix):
+        raise ConfigError(f"--P and --R {prefix!r}: {found[0]!r} can't be in a record's name")
+    for name in channels.values():
+        if re.search(r"\s", name):
+            raise ConfigError(f"{name!r}: a channel's name has no blanks")
+    if len(set(channels.values())) < len(channels):
+        raise ConfigError(f"channels have the same name: {', '.join(channels.values())}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -167,9 +205,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--rate", type=not_negative, default=30.0, help="frames/s, 0: no limit (%(default)s)")
     add("--frames", type=whole, default=0, help="end the scan after so many, and stay up; 0: never")
     add("--turns", type=count, default=20, help="length of the angle array (%(default)s)")
-    add("--id-start", type=int, default=1, help="unique id of the first frame (%(default)s)")
+    add("--id-start", type=integer, default=1, help="unique id of the first frame (%(default)s)")
     add("--id-bits", type=int, choices=(16, 31, 32), default=32, help="width of the id counter")
-    add("--first-projid", type=int, help="FirstProjid (default: id start - 1)")
+    add("--first-projid", type=integer, help="FirstProjid (default: id start - 1)")
     add("--settle", type=not_negative, default=0.2, help="shutter time, seconds (%(default)s)")
     add("--wait-for-client", action="store_true", help="start when the image channel has a client")
     add("--start-delay", type=not_negative, default=0.0, metavar="S", help="then wait so long")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -49,6 +50,8 @@ def build_parser(argv: Sequence[str]) -> Parser:
 
 def main(argv: Sequence[str]) -> int:
     """Exit code: 0, also when a signal ended it; 1 when it failed, 2 for a wrong option or file."""
+    # a library's remark on another one, which nobody here can follow
+    warnings.filterwarnings("ignore", message=".*starlette.testclient.*")
     try:
         args = build_parser(argv).parse_args(list(argv))
         set_up_logging(args.log_level, args.log_format)
@@ -57,6 +60,8 @@ def main(argv: Sequence[str]) -> int:
         return fail(error, _PROGRAM)
     except Ended:
         return 0
+    except MemoryError as error:
+        return fail(MemoryError(f"not enough memory: {error}"), _PROGRAM, 1)
     except (TomoStreamError, OSError) as error:
         return fail(error, _PROGRAM, 1)
     except KeyboardInterrupt:  # before signals were caught

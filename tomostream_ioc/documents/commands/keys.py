@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
+from tomostream_ioc.arguments import path
 from tomostream_ioc.console import say
 from tomostream_ioc.documents.commands.options import add_command
 from tomostream_ioc.documents.transport.curve import CurveKeys
@@ -18,7 +18,7 @@ def add_to(commands: Any) -> None:
         "The proxy needs server.key_secret and clients/; who connects needs server.key,"
         " client.key and client.key_secret. Copy a further client's .key into clients/.",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="made if it is not there")
+    parser.add_argument("folder", type=path, metavar="DIR", help="made if it is not there")
     parser.set_defaults(command=run)
 
 

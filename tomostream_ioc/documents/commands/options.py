@@ -9,7 +9,7 @@ import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tomostream_ioc.arguments import not_negative
+from tomostream_ioc.arguments import named, not_negative, path
 from tomostream_ioc.documents.transport.address import Address, prefix_bytes
 from tomostream_ioc.documents.transport.curve import CurveKeys
 from tomostream_ioc.documents.transport.publisher import DocumentPublisher
@@ -73,7 +73,7 @@ def add_keys(group: Any) -> None:
     group.add_argument(
         "--curve-keys",
         metavar="DIR",
-        type=Path,
+        type=path,
         help="CURVE keys: encrypted, and only known clients; `keys DIR` makes them",
     )
 
@@ -190,6 +190,7 @@ def add_database(group: Any, help_text: str, *, required: bool = False) -> None:
     """Options of what reads or writes a database."""
     group.add_argument(
         "--db",
+        type=named,
         metavar="DIR",
         required=required,
         help=f"{help_text}: a folder, or the URI of a Tiled server (http://host:8000), whose key is"
@@ -201,6 +202,8 @@ def database_of(
     where: str, stack: contextlib.ExitStack, *, must_exist: bool = False, **options: Any
 ) -> Database:
     """The database of --db, closed with ``stack``. Raises ConfigError: there is none."""
+    if "://" in where and not where.startswith(("http://", "https://")):
+        raise ConfigError(f"--db {where}: give a folder, or a URI such as http://host:8000")
     if must_exist and "://" not in where and not (Path(where) / "catalog.db").is_file():
         raise ConfigError(f"--db {where}: there is no database")
     from tomostream_ioc.documents.database import open_database  # takes seconds

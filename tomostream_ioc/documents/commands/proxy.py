@@ -6,7 +6,7 @@ import argparse
 import logging
 from typing import Any
 
-from tomostream_ioc.arguments import count, port
+from tomostream_ioc.arguments import count, ipv4, port
 from tomostream_ioc.console import say
 from tomostream_ioc.documents.commands.ending import Ended, Ending
 from tomostream_ioc.documents.commands.options import add_command, add_keys, check_reach, keys_of
@@ -30,6 +30,7 @@ def add_to(commands: Any) -> None:
     group.add_argument(
         "--interfaces",
         nargs="+",
+        type=ipv4,
         default=[LOOPBACK],
         metavar="IP",
         help="bind these addresses (default 127.0.0.1); use --curve-keys with it",

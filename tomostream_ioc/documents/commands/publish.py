@@ -6,12 +6,11 @@ import argparse
 import contextlib
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from tomostream_ioc.arguments import count
+from tomostream_ioc.arguments import count, named, path
 from tomostream_ioc.console import say
 from tomostream_ioc.documents.commands.ending import Ended, Ending
 from tomostream_ioc.documents.commands.options import (
@@ -40,8 +39,10 @@ def add_to(commands: Any) -> None:
     )
     add_publishing(parser, rate_hz=10.0)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", dest="uid", metavar="UID", help="a run of the database --db")
-    source.add_argument("--file", type=Path, metavar="SCAN.h5", help="frames of a grid scan")
+    source.add_argument(
+        "--run", dest="uid", type=named, metavar="UID", help="a run of the database --db"
+    )
+    source.add_argument("--file", type=path, metavar="SCAN.h5", help="frames of a grid scan")
     add_database(parser, f"with --run ({PREFIX}NAME: a catalog of databroker 1.x)")
     frames = parser.add_argument_group(
         "with --file (defaults: the attributes shape, snaking, extents and frames_per_point)"
@@ -56,7 +57,10 @@ def add_to(commands: Any) -> None:
     )
     frames.add_argument("--frames-per-point", type=count, metavar="N")
     frames.add_argument(
-        "--key", default="dexela_image", help="data key of the images (default %(default)s)"
+        "--key",
+        type=named,
+        default="dexela_image",
+        help="data key of the images (default %(default)s)",
     )
     parser.set_defaults(command=run)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tomostream_ioc.arguments import count, not_negative, positive, whole
+from tomostream_ioc.arguments import count, folder, named, not_negative, path, positive, whole
 from tomostream_ioc.console import StatusLine, say
 from tomostream_ioc.documents.background_writer import SERVER_PATIENCE_S, BackgroundWriter
 from tomostream_ioc.documents.commands.ending import Ending
@@ -77,19 +77,21 @@ def add_to(commands: Any) -> None:
     )
 
     images = parser.add_argument_group("images")
-    images.add_argument("--key", required=True, help="data key of the images, e.g. dexela_image")
+    images.add_argument(
+        "--key", type=named, required=True, help="data key of the images, e.g. dexela_image"
+    )
     images.add_argument(
         "--read-from",
         nargs="+",
         default=[],
-        type=Path,
+        type=folder,
         metavar="DIR",
         help="folders in which documents may name image files (default none but that of the"
         " database's own images: whoever publishes would say what is read here; / for any)",
     )
     images.add_argument(
         "--background",
-        type=Path,
+        type=path,
         metavar="FILE.npy",
         help="image of an empty point, or several frames of it, that is subtracted",
     )
@@ -116,7 +118,7 @@ def add_to(commands: Any) -> None:
     add_database(results, "database (default: nothing is recorded), made if it is not there")
     results.add_argument(
         "--images",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="where images are written that the database keeps; a Tiled server must be able to"
         " read it under the same path (default DIR/images, with a server ./images)",
@@ -167,8 +169,11 @@ def run(args: argparse.Namespace) -> int:
             f"--out-prefix {args.out_prefix!r} with --prefix {args.prefix!r}: the server would hear"
             " its own results; give two different prefixes"
         )
+    prefix = prefix_bytes(args.prefix)
+    out_prefix = prefix_bytes(args.out_prefix, "--out-prefix")
     background = None if args.background is None else read_background(args.background)
     ending = Ending()
+    say("Loading: some seconds, up to a minute where nothing was compiled before ...")
     # what it can't use is said before anything is opened
     try:
         warm_up(lambda image: _chain(args, image, None), args.key)
@@ -178,7 +183,7 @@ def run(args: argparse.Namespace) -> int:
         db = _database(args, stack)
         receiver = DocumentReceiver(
             address,
-            prefix=prefix_bytes(args.prefix),
+            prefix=prefix,
             deserializer=loads_with_pickle if args.allow_pickle else loads,
             keys=keys,
             high_water=args.high_water,
@@ -194,9 +199,7 @@ def run(args: argparse.Namespace) -> int:
         publisher = None
         if out is not None:
             check_reach(out, keys, pickles=False)
-            publisher = DocumentPublisher(
-                out, prefix=prefix_bytes(args.out_prefix), keys=keys, lossless=False
-            )
+            publisher = DocumentPublisher(out, prefix=out_prefix, keys=keys, lossless=False)
             stack.callback(publisher.close, 1.0)
             log.info("Results go to %s, prefix %r", out, args.out_prefix)
             for stage in chain.stages[0 if args.record_images else 1 :]:
@@ -216,6 +219,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             log.info("Documents are MessagePack; pickled ones are refused (see --allow-pickle)")
         log.info("Documents may name image files in %s", access)
+        for missing in (each for each in args.read_from if not each.exists()):
+            log.warning("--read-from %s: there is no such folder yet", missing)
         line.say(f"Ready: listens to {address}, prefix {args.prefix!r}")
         said = [False]
         settle()
@@ -267,13 +272,17 @@ def _database(args: argparse.Namespace, stack: contextlib.ExitStack) -> Database
     return database_of(args.db, stack, readable=args.read_from, images=args.images)
 
 
-def read_background(path: Path) -> np.ndarray:
+def read_background(file: Path) -> np.ndarray:
     """(n_rows, n_cols), the mean where the file holds several frames. Raises ConfigError."""
     try:
-        image = np.load(path, allow_pickle=False)
+        image = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ConfigError(f"--background {path} can't be read: {error}") from error
+        raise ConfigError(f"--background {file} can't be read: {error}") from error
     usable = isinstance(image, np.ndarray) and image.dtype.kind in "biuf" and image.ndim in (2, 3)
     if not usable:
-        raise ConfigError(f"--background {path}: an array of one image, or of frames, is needed")
+        raise ConfigError(f"--background {file}: an array of one image, or of frames, is needed")
+    if not image.size:
+        raise ConfigError(f"--background {file}: it is empty, its shape is {image.shape}")
+    if not np.isfinite(image).any():
+        raise ConfigError(f"--background {file}: it holds no finite number, take it again")
     return average_frames(image) if image.ndim == 3 else image

@@ -13,7 +13,7 @@ from bluesky import RunEngine
 from bluesky.plans import grid_scan
 from tqdm import tqdm
 
-from tomostream_ioc.arguments import count, whole
+from tomostream_ioc.arguments import count, folder, named, path, whole
 from tomostream_ioc.console import say
 from tomostream_ioc.documents.commands.ending import Ended, Ending
 from tomostream_ioc.documents.commands.options import (
@@ -55,7 +55,10 @@ def add_to(commands: Any) -> None:
     )
     scan.add_argument("--seed", type=whole, default=0, help="of all that is random (default 0)")
     scan.add_argument(
-        "--key", default="dexela_image", help="data key of the images (default %(default)s)"
+        "--key",
+        type=named,
+        default="dexela_image",
+        help="data key of the images (default %(default)s)",
     )
     scan.add_argument(
         "--pixels",
@@ -64,18 +67,22 @@ def add_to(commands: Any) -> None:
         help="inside the documents, or in HDF5 files that documents point to (default inline)",
     )
     scan.add_argument(
-        "--folder", type=Path, default=Path("frames"), metavar="DIR", help="of those files (frames)"
+        "--folder",
+        type=folder,
+        default=Path("frames"),
+        metavar="DIR",
+        help="of those files (frames)",
     )
     known = parser.add_argument_group("what is known of the rod")
     known.add_argument(
         "--background",
-        type=Path,
+        type=path,
         metavar="FILE.npy",
         help="write the frames of an empty point, for `serve --background`",
     )
     known.add_argument(
         "--truth",
-        type=Path,
+        type=path,
         metavar="FILE.npz",
         help="write masks of the grains, and grain, y, x and counts of each peak",
     )
@@ -92,6 +99,11 @@ def _pair(text: str) -> tuple[int, ...]:
 def run(args: argparse.Namespace) -> int:
     rod = _rod(args)
     _write_known(args, rod)
+    if args.pixels == "hdf5":
+        try:
+            args.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"--folder {args.folder} can't be made: {error.strerror}") from error
     slow, fast = (SoftMotor(name) for name in rod.grid.names)
     detector = (
         RodDetector(rod, slow, fast, args.key)

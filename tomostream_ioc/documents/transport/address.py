@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 
 from tomostream_ioc.errors import ConfigError
 
 LOOPBACK = "127.0.0.1"
+#: blanks, and what belongs to another part of a URI
+_NOT_IN_HOSTS = re.compile(r"[\s/@?#*]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,8 @@ class Address:
         host, colon, port = text.removeprefix("tcp://").rpartition(":")
         if not colon:
             host = LOOPBACK
-        if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536) or not host:
+        is_port = port.isascii() and port.isdigit() and 0 < int(port) < 65536
+        if not is_port or not host or _NOT_IN_HOSTS.search(host):
             raise ConfigError(f"{option} {text}: give HOST:PORT, for example localhost:5567")
         return cls(host.strip("[]"), int(port))
 
@@ -45,8 +49,8 @@ class Address:
         return f"{self.host}:{self.port}"
 
 
-def prefix_bytes(text: str) -> bytes:
+def prefix_bytes(text: str, option: str = "--prefix") -> bytes:
     """The first word of each message. Raises ConfigError: it would be more than one word."""
     if any(character.isspace() for character in text):
-        raise ConfigError(f"--prefix {text!r}: a prefix has no blanks")
+        raise ConfigError(f"{option} {text!r}: a prefix has no blanks")
     return text.encode()
