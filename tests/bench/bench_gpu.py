@@ -156,7 +156,7 @@ def rebuild(bench: Bench) -> None:
 
     def slices() -> None:
         engine._sums.invalidate()
-        engine._sums.rebuild(params, engine._ring.filtered_views, lambda: None)
+        engine._sums.rebuild(params, engine._filtered.all, lambda: None)
 
     def shown() -> None:
         engine._sums.invalidate()
@@ -317,6 +317,7 @@ def main() -> None:
     options = parser.parse_args()
     print(f"torch {torch.__version__}, triton {version('triton')}, cupy {version('cupy')}")
     if options.device.startswith("cuda"):
+        torch.cuda.set_device(options.device)  # events and streams are the current device's
         print(torch.cuda.get_device_properties(options.device))
     print(f"{options.rows} x {options.columns}, {options.angles} angles, uint16")
     bench = Bench(options)

@@ -97,7 +97,7 @@ class Upstream:
 
         def ours_rebuilt() -> None:
             engine._sums.invalidate()
-            engine._sums.rebuild(params, engine._ring.filtered_views, lambda: None)
+            engine._sums.rebuild(params, engine._filtered.all, lambda: None)
 
         engine.reconstruct(params)
         ours = self._seconds(ours_rebuilt, 5) / bench.k

@@ -1,9 +1,13 @@
 """locate on a CUDA GPU: the peaks of trackpy, from numpy and from tensors that are there."""
+# ruff: noqa: E402
 
 import numpy as np
 import pytest
 import torch
-import trackpy
+
+trackpy = pytest.importorskip("trackpy")
+pytest.importorskip("numba")  # which the tracking of the CPU is compiled by
+
 from support.peak_images import as_pixels, diffraction
 
 from tomostream_ioc.tracking import Locator

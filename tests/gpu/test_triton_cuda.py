@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from tomostream_ioc.model.params import ReconParams
-from tomostream_ioc.recon import backend
 from tomostream_ioc.recon.devices import pinned_empty
 from tomostream_ioc.recon.engine import OrthoEngine
 from tomostream_ioc.recon.geometry import ScanGeometry, Views, y_slice_line, z_slice_rows
+from tomostream_ioc.recon.gpu import probe
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here"),
@@ -125,11 +125,9 @@ def test_whole_engine_equals_torch_in_float64_at_full_size():
 
 @pytest.mark.parametrize("on_host", [False, True])
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
-def test_incremental_equals_full_after_many_updates(monkeypatch, on_host, dtype):
-    if on_host:
-        monkeypatch.setattr(backend, "raw_device", lambda *_: "cpu")
+def test_incremental_equals_full_after_many_updates(on_host, dtype):
     k, n_rows, n = 96, 130, 500
-    engine = make_engine(k, n_rows, n, dtype)
+    engine = make_engine(k, n_rows, n, dtype, policy="raw on host" if on_host else "auto")
     assert ("pinned memory" in engine.where) == on_host
     params = params_of(engine)
     raw = frames_of(k, n_rows, n, 0, dtype)
@@ -228,6 +226,6 @@ def test_release_gives_the_memory_back():
 def test_auto_takes_triton_and_says_when_it_cannot(monkeypatch):
     engine = make_engine(4, 16, 64, library="auto")
     assert "by triton" in engine.where
-    monkeypatch.setattr(backend, "triton_missing", lambda _: "no C compiler")
+    monkeypatch.setattr(probe, "why_not", lambda _: "no C compiler")
     engine = make_engine(4, 16, 64, library="auto")
     assert "not by triton: no C compiler" in engine.where

@@ -23,7 +23,9 @@ _SHARE = 0.9
 _GIB = 1 << 30
 _MIB = 1 << 20
 #: how libraries say it that have no exception of its own for it
-_OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "ALLOC_FAILED")
+_OUT_OF_MEMORY = (
+    "can't allocate memory", "CUDA error: out of memory", "[CUDA]: out of memory", "ALLOC_FAILED",
+)  # fmt: skip
 
 
 class Policy(enum.StrEnum):

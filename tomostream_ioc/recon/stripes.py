@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import pywt
 
 #: wavelet and width of the damping, in periods per sinogram: TomoPy's defaults
 WAVELET = "db5"
@@ -32,6 +31,8 @@ def default_level(n_cols: int) -> int:
 
     0 for less than 18 columns: they are too few for the wavelet.
     """
+    import pywt  # here and below, as an engine without ring removal does without
+
     return min(MAX_LEVEL, pywt.dwt_max_level(n_cols, WAVELET))
 
 
@@ -48,6 +49,8 @@ def stripes(
     float32 or float64; rows are consecutive angles. ``level`` None is `default_level`. ``pad`` puts
     n_angles // 16 rows of zeros before and behind. ``heartbeat`` is called before each level.
     """
+    import pywt
+
     n_angles, n_cols = sinogram.shape
     level = default_level(n_cols) if level is None else level
     n_padded = n_angles + n_angles // 8 if pad else n_angles
@@ -93,6 +96,8 @@ def constant_stripes(
     frequency 0 along the angle is left, and this is damped to nothing: what remains of the 2-D
     transform is the 1-D one along the columns, of which all details are stripes.
     """
+    import pywt
+
     n_cols = mean.shape[1]
     level = default_level(n_cols) if level is None else level
     smooth, sizes = mean, []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,11 +125,8 @@ class TritonFilterChain(TorchFilterChain):
         n_lost = 0
         with on_device(self._device):
             if self._phase is not None:
-                n_lost = super().filter(slots, places)
-                if self._cuda and not self._on_host:
-                    self._note_read()
-                    self._reading = slots.copy()
-                return n_lost
+                with self._noted(slots):
+                    return super().filter(slots, places)
             for i in range(0, len(slots), _MOST_FRAMES):
                 part = slice(i, i + _MOST_FRAMES)
                 n_lost = self._filter_part(slots[part], places[part])
@@ -142,10 +141,8 @@ class TritonFilterChain(TorchFilterChain):
             self._filter_from_host(slots)
         else:
             key = (k, self._dezinger, self._marks)
-            self._replay.run(key, lambda: self._filter_from_device(k))
-            if self._cuda:
-                self._note_read()
-                self._reading = slots.copy()
+            with self._noted(slots):
+                self._replay.run(key, lambda: self._filter_from_device(k))
         if self._dtype.kind != "f":
             return 0
         last = (k - 1) % len(self._values)
@@ -173,14 +170,19 @@ class TritonFilterChain(TorchFilterChain):
             half = self._staging[size * self._half :][:size]
             self._half = 1 - self._half
             self._stage(half, slots[i : i + n])
-            self._filter_some_frames(half, in_order[:n], places[i : i + n], n)
-            if self._cuda:
-                self._note_read()
+            with self._noted(slots[i : i + n]):
+                self._filter_some_frames(half, in_order[:n], places[i : i + n], n)
 
-    def _note_read(self) -> None:
-        """What was launched so far, and no more, reads raw frames."""
-        self._read, self._read_before = self._read_before, self._read
-        self._read.record()
+    @contextmanager
+    def _noted(self, slots: np.ndarray) -> Iterator[None]:
+        """What is launched in here reads raw frames of slots (k,), also when memory runs out."""
+        try:
+            yield
+        finally:
+            if self._cuda:
+                self._read, self._read_before = self._read_before, self._read
+                self._read.record()
+                self._reading = slots.copy()
 
     def _stage(self, half: torch.Tensor, slots: np.ndarray) -> None:
         if not self._cuda:

@@ -67,6 +67,8 @@ class Replay:
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
         self._runs: Counter[Hashable] = Counter()
         self._pool = torch.cuda.graph_pool_handle() if self._enabled else None
+        # torch's own for this is on the device that was recorded on first, whichever it is now
+        self._stream = torch.cuda.Stream(device) if self._enabled else None
 
     @property
     def n_recorded(self) -> int:
@@ -90,9 +92,9 @@ class Replay:
     def _record(self, key: Hashable, work: Callable[[], None]) -> None:
         graph = torch.cuda.CUDAGraph()
         try:
-            # other threads (uploads of other engines, say) may go on meanwhile
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                work()
+            # where recording fails, torch leaves the thread on the stream that was recorded
+            with torch.cuda.stream(torch.cuda.current_stream(self._device)):
+                self._capture(graph, work)
         except RuntimeError as error:
             self._enabled = False
             _log.warning(
@@ -102,3 +104,10 @@ class Replay:
             return
         self._graphs[key] = graph
         _log.info("%s on %s: recorded as a CUDA graph for %s", self._what, self._device, key)
+
+    def _capture(self, graph: torch.cuda.CUDAGraph, work: Callable[[], None]) -> None:
+        # other threads (uploads of other engines, say) may go on meanwhile
+        with torch.cuda.graph(
+            graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+        ):
+            work()
