@@ -88,9 +88,8 @@ class PvaRecords:
 
     # --- called by p4p, from threads of its own -----------------------------------------------
 
-    def testChannel(self, name: str) -> bool | bytes:  # noqa: N802 - p4p's name
-        if not self._records:
-            return DynamicProvider.NotYet
+    def testChannel(self, name: str) -> bool:  # noqa: N802 - p4p's name
+        # DynamicProvider.NotYet, for the time before `serve`, would claim the name
         record, _, field = name.partition(".")
         try:
             code_of(self._records[record], field)
