@@ -116,7 +116,7 @@ def _is_key(text: bytes) -> bool:
 
 
 def warn_if_open(address: Address, keys: CurveKeys | None) -> None:
-    """Beyond this host documents are safe from others only with keys: say so where there are none."""
+    """Say that documents go beyond this host without keys, open to all on the way."""
     if keys is None and not address.is_loopback:
         log.warning(
             "%s is not this host and there are no --curve-keys: documents are neither encrypted nor"
