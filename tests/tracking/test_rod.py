@@ -30,7 +30,7 @@ from tomostream_ioc.tracking.rod import CrystalRod
 #: peaks are Gaussians of sigma 2 pixels; the least of them holds 2500 counts
 LOCATE = partial(locate, diameter=11, percentile=80, separation=12, minmass=500)
 SEARCH_RANGE_PX = 5
-SEEDS = (3, 0, 1, 2, 4, 5)
+SEEDS = (3, 0, 1, 2, 4)
 #: frames that the background is the mean of
 N_EMPTY = 20
 
