@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,7 +33,7 @@ from tomostream_ioc.epics.pva_records import PvaRecords
 from tomostream_ioc.epics.pva_sink import PvaSink
 from tomostream_ioc.epics.pva_source import PvaSource
 from tomostream_ioc.epics.server import IocContext
-from tomostream_ioc.errors import ArmingError
+from tomostream_ioc.errors import ArmingError, ConfigError
 from tomostream_ioc.limits import give_back_after_work, keep_freed_memory, raise_file_limit
 from tomostream_ioc.model.control import Engine
 from tomostream_ioc.model.crystal import PointSource
@@ -44,6 +44,9 @@ from tomostream_ioc.recon.geometry import ScanGeometry
 from tomostream_ioc.recon.warm_up import warm_up, warm_up_rest
 from tomostream_ioc.runner.run import Runner
 from tomostream_ioc.simulation import SimulatedStream, simulator_arguments
+
+if TYPE_CHECKING:
+    from tomostream_ioc.documents.transport.curve import CurveKeys
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +68,16 @@ def run(config: Config) -> int:
 
 
 class Program:
-    """One IOC, from start to end. Raises ConfigError for a wrong access security file."""
+    """One IOC, from start to end.
+
+    Raises ConfigError: a wrong access security file, or CURVE keys that can't be read.
+    """
 
     def __init__(self, config: Config):
         self._config = config
         path = config.access_security
         self._security = OPEN if path is None else read_access_file(path)
+        self._curve_keys = None if config.curve_keys is None else _curve_keys(config.curve_keys)
         self._ending = asyncio.Event()
         self._exit_code = 0
 
@@ -138,7 +145,7 @@ class Program:
             allocate=pinned_empty if device.startswith("cuda") else np.empty,
             optics=CaLensOptics(config.lens_timeout_s),
         )
-        crystal = CrystalRunner(_crystal_sources(config.read_from), crystal_sink)
+        crystal = CrystalRunner(_crystal_sources(config.read_from, self._curve_keys), crystal_sink)
         group = TomoStreamGroup(
             config.prefix,
             macros=config.macros,
@@ -340,19 +347,32 @@ def _engine_factory(device: str, memory_limit: int | None) -> Callable[..., Engi
     return make
 
 
-def _crystal_sources(read_from: Sequence[Path]) -> dict[str, Callable[[], PointSource]]:
+def _curve_keys(folder: Path) -> CurveKeys:
+    """Those of a client, which can be read now. Raises ConfigError."""
+    try:
+        from tomostream_ioc.documents.transport.curve import CurveKeys
+    except ImportError as error:
+        raise ConfigError(f"--curve-keys: {error}") from error
+    keys = CurveKeys(folder)
+    keys.check(binds=False)
+    return keys
+
+
+def _crystal_sources(
+    read_from: Sequence[Path], keys: CurveKeys | None
+) -> dict[str, Callable[[], PointSource]]:
     """For each choice of Crystal:Source."""
-    return {"Detector": PvaDetector, "Documents": partial(_document_points, read_from)}
+    return {"Detector": PvaDetector, "Documents": partial(_document_points, read_from, keys)}
 
 
-def _document_points(read_from: Sequence[Path]) -> PointSource:
+def _document_points(read_from: Sequence[Path], keys: CurveKeys | None) -> PointSource:
     """Raises ArmingError: bluesky's packages are not installed."""
     try:
         # they are an extra, and their import takes a second
         from tomostream_ioc.documents.live_points import DocumentPoints
     except ImportError as error:
         raise ArmingError(str(error)) from error
-    return DocumentPoints(read_from)
+    return DocumentPoints(read_from, keys)
 
 
 def _database_folder() -> Path:

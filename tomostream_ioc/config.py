@@ -61,6 +61,7 @@ class Config:
     interfaces: tuple[str, ...] = ()
     access_security: Path | None = None  # None: who reaches the interfaces may read and write
     read_from: tuple[Path, ...] = ()  # where bluesky documents may name files
+    curve_keys: Path | None = None  # folder of CURVE keys; None: documents come unencrypted
     list_pvs: bool = False
     simulate: bool = False
     scan_file: Path | None = None
@@ -155,6 +156,13 @@ def build_parser() -> argparse.ArgumentParser:
         "default none: images inside the documents only",
     )
     run.add_argument(
+        "--curve-keys",
+        metavar="DIR",
+        type=path,
+        help="CURVE keys for bluesky documents (Crystal:Source Documents): encrypted, from a proxy "
+        "that knows this client; `python -m tomostream_ioc.documents keys DIR` makes them",
+    )
+    run.add_argument(
         "--timeout",
         metavar="S",
         type=seconds,
@@ -247,6 +255,7 @@ def parse(argv: Sequence[str], read_substitutions: SubstitutionsReader | None = 
         interfaces=tuple(args.interfaces),
         access_security=args.access_security,
         read_from=tuple(args.read_from),
+        curve_keys=args.curve_keys,
         list_pvs=args.list_pvs,
         simulate=args.simulate is not None,
         scan_file=scan_file,

@@ -41,6 +41,7 @@ from tomostream_ioc.documents.transport import (
 )
 from tomostream_ioc.documents.transport.address import Address
 from tomostream_ioc.documents.warm_up import settle, warm_up
+from tomostream_ioc.limits import keep_freed_memory
 from tomostream_ioc.tracking import Locator
 from tomostream_ioc.tracking.rod import CrystalRod
 
@@ -112,6 +113,7 @@ def main() -> None:
     parser.add_argument("--no-parts", action="store_true", help="only the chain")
     arguments = parser.parse_args()
     logging.disable(logging.INFO)
+    keep_freed_memory()  # as serve does
     size, points = arguments.size, arguments.points
     rod = CrystalRod((10, 15), True, 5, (size, size), n_frames=1, separation_px=100, noise="tiled")
     peaks = [len(rod.peaks(n)) for n in range(1, rod.n_points + 1)]

@@ -34,6 +34,7 @@ from tomostream_ioc.documents.transport import (
     loads_with_pickle,
 )
 from tomostream_ioc.documents.transport.address import Address
+from tomostream_ioc.errors import ConfigError
 
 LIMIT_S = 60.0
 
@@ -346,6 +347,27 @@ def test_a_publisher_says_that_nobody_takes(proxy):
     publisher = DocumentPublisher(nobody, prefix=b"raw", timeout_s=0.2)
     assert not publisher.wait_for_listener(0.3)
     publisher.close(0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("server.key", None, "There is no CURVE key"),
+        ("client.key_secret", "no key", "can't be read"),
+        ("client.key_secret", 'public-key = "{public}"', "holds no secret key"),
+        ("client.key_secret", 'public-key = "{public}"\nsecret-key = "abc"', "no CURVE key of 40"),
+        ("server.key", 'public-key = "' + 39 * "a" + ' "', "no CURVE key of 40"),
+    ],
+)
+def test_keys_that_a_client_can_not_use_are_refused_with_the_file(tmp_path, name, text, says):
+    keys = CurveKeys.create(tmp_path / "keys")
+    keys.check(binds=False)
+    (keys.folder / name).unlink()
+    if text is not None:
+        (keys.folder / name).write_text(text.format(public=40 * "a"))
+    with pytest.raises(ConfigError, match=says) as refused:
+        keys.check(binds=False)
+    assert str(keys.folder / name) in str(refused.value)
 
 
 def test_curve_lets_in_whom_it_knows(tmp_path, checked):

@@ -122,6 +122,23 @@ def test_a_scan_of_documents_brings_its_grid_or_says_that_there_is_none():
     assert "There will be no map" in notices.text()
 
 
+@pytest.mark.parametrize(
+    ("source", "record"),
+    [("Detector", "Crystal:ImagePVAName"), ("Documents", "Crystal:DocsAddress")],
+)
+def test_why_nothing_can_come_is_an_alarm_on_the_record_of_the_channel(source, record):
+    notices = Notices()
+    inbox = Inbox(notices)
+    inbox.new_run(ScanSetup(source, image_pva="det:Image"))
+    inbox.on_connection("no images: a cable is out")
+    assert inbox.trouble == "no images: a cable is out"
+    assert [*notices.alarms()] == [record]
+    assert notices.alarms()[record].message == inbox.trouble
+    inbox.on_connection("")
+    assert inbox.trouble == ""
+    assert not notices.alarms()
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".tif", ".h5"])
 @pytest.mark.parametrize("n_frames", [1, 3])
 def test_backgrounds_are_read(tmp_path, suffix, n_frames):

@@ -15,7 +15,7 @@ import numpy as np
 from tomostream_ioc.crystal.points import Point, PointBuilder
 from tomostream_ioc.errors import TrackingError
 from tomostream_ioc.model.control import Severity
-from tomostream_ioc.model.crystal import CrystalCounts
+from tomostream_ioc.model.crystal import CHANNEL_RECORDS, CrystalCounts, ScanSetup
 from tomostream_ioc.model.frame import Frame
 from tomostream_ioc.model.notices import Notices
 
@@ -58,10 +58,17 @@ class Inbox:
         self._counts = CrystalCounts()
         self._points = PointBuilder(1)
         self._grid: ScanGrid | None = None
+        self._channel_record = CHANNEL_RECORDS["Detector"]
+        self._trouble = ""
 
     @property
     def received(self) -> int:
         return self._counts.received
+
+    @property
+    def trouble(self) -> str:
+        """Why no image can come; '' where the source is connected."""
+        return self._trouble
 
     def counts(self, found: CrystalCounts) -> CrystalCounts:
         """``found`` by the search, with what has become of the images before it."""
@@ -78,11 +85,13 @@ class Inbox:
 
     # ---- the thread that takes
 
-    def new_run(self, frames_per_point: int) -> None:
+    def new_run(self, setup: ScanSetup) -> None:
         self.clear()
         with self._lock:
             self._counts = CrystalCounts()
-            self._points = PointBuilder(frames_per_point)
+            self._points = PointBuilder(setup.frames_per_point)
+            self._channel_record = CHANNEL_RECORDS[setup.source]
+            self._trouble = ""
 
     def clear(self) -> None:
         with self._lock:
@@ -155,13 +164,13 @@ class Inbox:
         self._add(missed=count)
         self._notices.say("missed", reason)
 
-    def on_connection(self, what: str, connected: bool) -> None:
-        if connected:
-            self._notices.clear_alarm("Crystal:ImagePVAName")
+    def on_connection(self, trouble: str) -> None:
+        self._trouble = trouble
+        if trouble:
+            self._notices.raise_alarm(self._channel_record, Severity.INVALID, "COMM", trouble)
         else:
-            self._notices.raise_alarm(
-                "Crystal:ImagePVAName", Severity.INVALID, "COMM", f"{what} is disconnected"
-            )
+            self._notices.clear_alarm(self._channel_record)
+        self.wake.set()
 
     # ----
 

@@ -141,7 +141,7 @@ class CrystalRunner:
     def _run(self, job: Job[ScanSetup]) -> None:
         run_id, setup = job.run_id, job.request
         self._notices.clear()
-        self._inbox.new_run(setup.frames_per_point)
+        self._inbox.new_run(setup)
         self._set(CrystalStatus(state=CrystalState.STARTING, run_id=run_id, message="Starting"))
         source: PointSource | None = None
         try:
@@ -179,16 +179,22 @@ class CrystalRunner:
         """Take one item after the other until the job is cancelled."""
         newest_s = time.monotonic()
         stalled = False
+        trouble = ""
         while not job.cancelled:
             self._read_background()
             item = self._inbox.take(_IDLE_TICK_S)
             self._show.refresh(self._search)
             if item is None:
-                if not stalled and time.monotonic() - newest_s > _STALL_S:
+                if trouble != self._inbox.trouble:
+                    trouble = self._inbox.trouble
+                    newest_s, stalled = time.monotonic(), bool(trouble)
+                    note = trouble or f"connected, waiting for images of {what}"
+                    self._set_message(CrystalState.RUNNING, f"Running: {note}")
+                elif not stalled and time.monotonic() - newest_s > _STALL_S:
                     stalled = True
                     self._set_message(CrystalState.RUNNING, f"Running: no images of {what} come")
                 continue
-            newest_s, stalled = time.monotonic(), False
+            newest_s, stalled, trouble = time.monotonic(), False, ""
             match item:
                 case ScanBegins(grid=grid, note=note):
                     self._begin(grid)

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+from tomostream_ioc.documents.counts import RecordCounts
 from tomostream_ioc.documents.database import Database
 from tomostream_ioc.documents.raw_runs import RawRuns
 
@@ -39,6 +40,8 @@ class _Item:
     store: Callable[[], None]
     what: str
     n_bytes: int = 0
+    name: str = ""
+    doc: Any = None
 
 
 class BackgroundWriter:
@@ -64,6 +67,7 @@ class BackgroundWriter:
         self.failed = 0
         self.inserted = 0
         self.done = 0
+        self._lost = RecordCounts()  # before the database saw it
         self._raw = RawRuns(db)
         self._said = False
         self._max = max_waiting
@@ -86,8 +90,25 @@ class BackgroundWriter:
         """The same for a run that comes in: see RawRuns."""
         self._put(self._item(self._raw.insert, name, doc))
 
-    def lose(self, what: str, error: BaseException | str) -> None:
+    @property
+    def recorded(self) -> RecordCounts:
+        """What has become of all that was inserted, and is not waiting."""
+        return self.db.recorded.plus(self._lost)
+
+    def lose(self, name: str, doc: Any, reason: str) -> None:
         """Count a document that is not recorded; the first of a run is logged."""
+        self._lose(_Item(lambda: None, f"{name} document", 0, name, doc), reason)
+
+    def _lose(self, item: _Item, reason: str) -> None:
+        """The database was not asked to store it."""
+        with self._changed:
+            if item.name:
+                self._lost.lose(item.name, item.doc)
+            else:
+                self._lost.attempts += 1
+        self._failed(item.what, reason)
+
+    def _failed(self, what: str, error: BaseException | str) -> None:
         with self._changed:
             said, self._said = self._said, True
         if not said:
@@ -134,7 +155,7 @@ class BackgroundWriter:
         with self._changed:
             while not self._changed.wait_for(has_room, _TICK_S):
                 if self.is_away:
-                    self.lose(item.what, f"the database is away for {self._patience_s:g} s")
+                    self._lose(item, f"the database is away for {self._patience_s:g} s")
                     return
             self._append(item)
 
@@ -157,7 +178,7 @@ class BackgroundWriter:
                     self._store(_Item(self.db.flush_due, _ROWS))
                 continue
             if time.monotonic() < self._again_at:
-                self.lose(item.what, "the database did not answer")
+                self._lose(item, "the database did not answer")
             else:
                 self._store(item)
             n_bytes, item = item.n_bytes, None  # its images may go
@@ -171,7 +192,7 @@ class BackgroundWriter:
         try:
             item.store()
         except Exception as error:  # noqa: BLE001 - a full disk must not end the thread
-            self.lose(item.what, error)
+            self._failed(item.what, error)
             if isinstance(error, httpx.TransportError):
                 self._again_at = time.monotonic() + AGAIN_S
         finally:
@@ -185,7 +206,7 @@ class BackgroundWriter:
                 if name == "start":
                     self._said = False
 
-        return _Item(store, f"{name} document", _size(doc))
+        return _Item(store, f"{name} document", _size(doc), name, doc)
 
 
 def _size(doc: Any) -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -29,6 +31,44 @@ class StageCounts:
     runs: int = 0
     partial_runs: int = 0
     subscriber_errors: int = 0
+
+
+@dataclass(slots=True)
+class RecordCounts:
+    """What has become of documents on their way to a database, since it was opened.
+
+    rows: of peaks, tracks and other events, that are stored. rows_lost: that never will be.
+    documents_lost: others, such as a run's stop. attempts: to store rows, that failed; such rows
+    are kept and tried again.
+    """
+
+    rows: int = 0
+    rows_lost: int = 0
+    documents_lost: int = 0
+    attempts: int = 0
+
+    @property
+    def losses(self) -> str:
+        """What is lost, for a sentence; '' where nothing is."""
+        parts = [(self.documents_lost, "document"), (self.rows_lost, "row")]
+        return " and ".join(f"{n} {what}{'s' * (n > 1)}" for n, what in parts if n)
+
+    def lose(self, name: str, doc: Mapping[str, Any]) -> None:
+        """One document is not stored, and will not be."""
+        n_rows = rows_in(name, doc)
+        self.rows_lost += n_rows
+        self.documents_lost += not n_rows
+
+    def plus(self, other: RecordCounts, sign: int = 1) -> RecordCounts:
+        """The sum; the difference where ``sign`` is -1."""
+        return RecordCounts(
+            *(getattr(self, f.name) + sign * getattr(other, f.name) for f in fields(self))
+        )
+
+
+def rows_in(name: str, doc: Mapping[str, Any]) -> int:
+    """Rows of a table that a document makes."""
+    return len(doc["seq_num"]) if name == "event_page" else int(name == "event")
 
 
 @dataclass(slots=True)

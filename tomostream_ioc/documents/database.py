@@ -22,6 +22,7 @@ from tiled.media_type_registration import default_serialization_registry
 from tiled.server.app import build_app
 from tiled.utils import ensure_uri
 
+from tomostream_ioc.documents.counts import RecordCounts, rows_in
 from tomostream_ioc.documents.handlers import DEFAULT_HANDLERS
 from tomostream_ioc.documents.image_files import ImageFiles
 from tomostream_ioc.documents.recorded_run import RecordedRun
@@ -44,6 +45,7 @@ class Database:
 
     Rows are collected for ``flush_s`` seconds and stored with the first document after that, or by
     `flush_due`; a run's stop stores all of it. A process that is killed loses what it collected.
+    ``recorded`` counts what is stored, and what is lost.
     """
 
     def __init__(
@@ -59,8 +61,9 @@ class Database:
         self._files.subscribe(self._write)
         self._error: Exception | None = None
         followed = context is None  # a database inside this process has no port to listen at
-        self._derived = RunWriters(client, normalize=False, followed=followed)
-        self._raw = RunWriters(client, normalize=True, followed=followed)
+        self.recorded = RecordCounts()
+        self._derived = RunWriters(client, self.recorded, normalize=False, followed=followed)
+        self._raw = RunWriters(client, self.recorded, normalize=True, followed=followed)
         self._derived_uids: set[str] = set()
         self._flush_s = flush_s
 
@@ -97,10 +100,21 @@ class Database:
             self._raw.flush(age_s)
 
     def _write(self, name: str, doc: Any) -> None:
+        before = self._known_rows()
         try:
             self._writer(name, doc)(name, doc)
         except Exception as error:  # noqa: BLE001 - handed to whoever inserted
             self._error = error
+            n_rows = rows_in(name, doc)
+            if n_rows and self._known_rows() - before >= n_rows:
+                self.recorded.attempts += 1  # its rows are kept, others could not be stored
+            else:
+                self.recorded.lose(name, doc)
+
+    def _known_rows(self) -> int:
+        """Rows that have come, but for those of documents that were refused."""
+        held = self._derived.held + self._raw.held
+        return held + self.recorded.rows + self.recorded.rows_lost
 
     def _writer(self, name: str, doc: Any) -> RunWriters:
         if name == "start":

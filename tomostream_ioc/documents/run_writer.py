@@ -18,6 +18,7 @@ from bluesky_tiled_plugins.writing.tiled_writer import (
 )
 from event_model import RunRouter
 
+from tomostream_ioc.documents.counts import RecordCounts
 from tomostream_ioc.errors import TrackingError
 
 #: rows of one stream that are stored at once, before their time
@@ -37,13 +38,15 @@ class RunWriter(_RunWriter):
     thousandth row, or at the run's end.
     """
 
-    def __init__(self, client: Any, followed: bool = True):
+    def __init__(self, client: Any, counts: RecordCounts, followed: bool = True):
         """
         client : of the whole catalog, with data sources included
+        counts : gets the rows that are stored, or lost
         followed : others may subscribe to what is written, over a websocket, and are told its end
         """
         # SQLite's tables hold no arrays, however small
         super().__init__(client, batch_size=_BATCH_ROWS, max_array_size=0)
+        self._counts = counts
         self._followed = followed
         self._pages: dict[str, list[pyarrow.Table]] = {}
         self._since: float | None = None
@@ -52,6 +55,12 @@ class RunWriter(_RunWriter):
     def age_s(self) -> float:
         """How long the oldest that is not stored has waited, in seconds; 0: nothing waits."""
         return 0.0 if self._since is None else time.monotonic() - self._since
+
+    @property
+    def held(self) -> int:
+        """Rows that are collected and not stored."""
+        rows = sum(len(rows) for rows in self._internal_data_cache.values())
+        return rows + sum(len(page) for pages in self._pages.values() for page in pages)
 
     def __call__(self, name: str, doc: Any, validate: bool = False) -> Any:
         if self._since is None and name in ("event", "event_page", "stream_datum"):
@@ -74,6 +83,7 @@ class RunWriter(_RunWriter):
         n_rows = sum(len(page) for page in pages)
         if n_rows > MAX_HELD_ROWS:
             pages.clear()
+            self._counts.rows_lost += n_rows
             raise TrackingError(f"{n_rows} rows of {stream!r} are lost: the database took none")
         if n_rows >= MAX_ROWS and len(table) > n_rows % MAX_ROWS:  # not at each page if it fails
             self._write_pages(stream)
@@ -114,6 +124,10 @@ class RunWriter(_RunWriter):
             self._write_internal_data(rows, desc_node=self._desc_nodes[stream])
             rows.clear()
 
+    def _write_internal_data(self, data_cache: list[dict[str, Any]], desc_node: Any) -> None:
+        super()._write_internal_data(data_cache, desc_node)
+        self._counts.rows += len(data_cache)
+
     def _write_pages(self, stream: str) -> None:
         pages = self._pages.get(stream)
         if not pages:
@@ -135,6 +149,7 @@ class RunWriter(_RunWriter):
             )
             self._internal_tables[stream] = client
         self._append_with_retry(client, table, stream)
+        self._counts.rows += len(table)
         pages.clear()
 
 
@@ -146,8 +161,16 @@ class RunWriters:
     followed : see RunWriter
     """
 
-    def __init__(self, client: Any, *, normalize: bool, followed: bool = True):
+    def __init__(
+        self,
+        client: Any,
+        counts: RecordCounts | None = None,
+        *,
+        normalize: bool,
+        followed: bool = True,
+    ):
         self._client = client.include_data_sources()
+        self._counts = RecordCounts() if counts is None else counts
         self._normalize = normalize
         self._followed = followed
         self._open: dict[str, RunWriter] = {}  # by uid of the run
@@ -165,6 +188,11 @@ class RunWriters:
             if name == "stop":
                 self._forget(doc["run_start"])
 
+    @property
+    def held(self) -> int:
+        """Rows of all runs that are collected and not stored."""
+        return sum(writer.held for writer in self._open.values())
+
     def flush(self, age_s: float = 0.0) -> None:
         """Store what was collected ``age_s`` seconds ago or earlier, of each run.
 
@@ -176,13 +204,14 @@ class RunWriters:
                 try:
                     writer.flush()
                 except Exception as error:  # noqa: BLE001 - raised below
+                    self._counts.attempts += 1
                     errors.append(error)
         if errors:
             raise errors[0]
 
     def _take(self, name: str, doc: Any) -> None:
         if name == "start":
-            self._open[doc["uid"]] = RunWriter(self._client, self._followed)
+            self._open[doc["uid"]] = self._writer()
         uid = doc["uid"] if name == "start" else doc.get("run_start")
         if uid is None:
             uid = self._owners[doc.get("descriptor") or doc["stream_resource"]]
@@ -191,13 +220,18 @@ class RunWriters:
         self._open[uid](name, doc)
 
     def _normalized(self, _: str, start: Any) -> tuple[list[Callable[..., Any]], list[Any]]:
-        writer = self._open[start["uid"]] = RunWriter(self._client, self._followed)
+        writer = self._open[start["uid"]] = self._writer()
         normalizer = RunNormalizer()
         normalizer.subscribe(writer)
         return [normalizer], []
 
+    def _writer(self) -> RunWriter:
+        return RunWriter(self._client, self._counts, self._followed)
+
     def _forget(self, uid: str) -> None:
-        self._open.pop(uid, None)
+        writer = self._open.pop(uid, None)
+        if writer is not None:
+            self._counts.rows_lost += writer.held  # its stop has failed: there is no next time
         for each in [each for each, owner in self._owners.items() if owner == uid]:
             del self._owners[each]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tomostream_ioc.documents.background_writer import BackgroundWriter
-from tomostream_ioc.documents.counts import StageCounts
+from tomostream_ioc.documents.counts import RecordCounts, StageCounts
 from tomostream_ioc.documents.dispatch import Dispatcher
 from tomostream_ioc.documents.pipeline import Pipeline
 from tomostream_ioc.documents.run_watch import RunWatch, WatchedRun
@@ -36,13 +36,13 @@ class Silence:
 class _Ended:
     """A run whose end is said once the writer has done with what was ``inserted`` until then.
 
-    lost_before : not recorded when it began
+    before : what was recorded, and lost, when it began
     reason : why it is not whole, or None
     """
 
     run: str
     inserted: int
-    lost_before: int
+    before: RecordCounts
     reason: str | None
     found: str
 
@@ -84,7 +84,7 @@ class Server:
         self._roots: dict[str, str] = {}  # raw run by uid of a derived run or descriptor
         # what is to be said when the writer has done so many documents
         self._unsaid: deque[_Ended] = deque()
-        self._lost_before: dict[str, int] = {}  # by raw run: not recorded when it began
+        self._before: dict[str, RecordCounts] = {}  # by raw run, when it began
         chain.processor.subscribe(self._began, "start")
         chain.tracker.subscribe(self._note_peaks)
         chain.mapper.subscribe(self._note_maps)
@@ -124,7 +124,7 @@ class Server:
             self._open_again(run, doc)
         if self._record_raw and self._writer is not None:
             if run is not None and run.resumed:
-                self._writer.lose(f"{name} document", "its run was closed as partial before")
+                self._writer.lose(name, doc, "its run was closed as partial before")
             else:
                 self._writer.insert_raw(name, doc)
         self._dispatcher.emit(name, doc)
@@ -207,10 +207,18 @@ class Server:
         return f"not connected: {refusal}" if refusal else "not connected"
 
     @property
-    def _not_recorded(self) -> int:
+    def _subscriber_errors(self) -> int:
         stages = [stage.counts for stage in self.chain.stages]
+        return sum(counts.subscriber_errors for counts in (self.raw_counts, *stages))
+
+    @property
+    def _not_recorded(self) -> int:
         failed = 0 if self._writer is None else self._writer.failed
-        return failed + sum(counts.subscriber_errors for counts in (self.raw_counts, *stages))
+        return failed + self._subscriber_errors
+
+    def _recorded(self) -> RecordCounts:
+        refused = RecordCounts(documents_lost=self._subscriber_errors)
+        return refused if self._writer is None else self._writer.recorded.plus(refused)
 
     def _say_ended(self) -> None:
         """Of runs that are stored: who reads that a run is there may look for it."""
@@ -224,14 +232,18 @@ class Server:
             problems = [] if ended.reason is None else [ended.reason]
             if away:
                 problems.append("the database is away, not all of it is recorded")
-            failed = self._not_recorded - ended.lost_before
-            if failed:
-                problems.append(f"recording failed {failed} times, see the log")
+            now = self._recorded().plus(ended.before, -1)
+            if now.losses:
+                problems.append(
+                    f"recording failed: {now.losses} lost, {now.rows} rows recorded, see the log"
+                )
             whole = f"partial ({'; '.join(problems)})" if problems else "whole"
+            if now.attempts and not problems:
+                whole = f"whole (all {now.rows} rows recorded, {now.attempts} attempts failed)"
             self._say(f"Run {ended.run} is {whole}: {ended.found}")
 
     def _began(self, _: str, doc: Any) -> None:
-        self._lost_before[doc["root_run_uid"]] = self._not_recorded
+        self._before[doc["root_run_uid"]] = self._recorded()
         shape = " x ".join(str(n) for n in doc.get("shape", ()))
         self._say(f"Run {doc['root_run_uid']} began{f': {shape} points' if shape else ''}")
 
@@ -253,7 +265,7 @@ class Server:
             _Ended(
                 run=root,
                 inserted=0 if self._writer is None else self._writer.inserted,
-                lost_before=self._lost_before.pop(root, 0),
+                before=self._before.pop(root, RecordCounts()),
                 reason=None if doc["exit_status"] == "success" else str(doc.get("reason")),
                 found=f"{self._peaks.pop(root, 0)} peaks,"
                 f" {(doc.get('num_events') or {}).get('primary', 0)} maps",

@@ -16,7 +16,7 @@ from tomostream_ioc.epics.showing import show
 from tomostream_ioc.epics.undertaking import Undertaking
 from tomostream_ioc.epics.wire import INT32_MAX, PutError
 from tomostream_ioc.errors import ParameterError
-from tomostream_ioc.model.crystal import CrystalControl, PeakParams, ScanSetup
+from tomostream_ioc.model.crystal import CHANNEL_RECORDS, CrystalControl, PeakParams, ScanSetup
 
 if TYPE_CHECKING:
     from tomostream_ioc.epics.group import TomoStreamGroup
@@ -50,6 +50,8 @@ SETUP = {
     "crystal_snaking": "snaking",
     "crystal_frames_per_point": "frames_per_point",
 }
+#: records that the run may put an alarm on
+ALARMED = ("Crystal:Status", "Crystal:BackgroundFile", *CHANNEL_RECORDS.values())
 _SWITCHES = ("crystal_background_on", "crystal_hot_pixel_mask", "crystal_snaking")
 # record's attribute -> field of CrystalCounts
 COUNTS = {
@@ -239,7 +241,7 @@ class CrystalPart:
             await show(records[attribute], min(getattr(status.counts, name), INT32_MAX))
         for attribute, name in FIGURES.items():
             await show(records[attribute], getattr(status, name))
-        for name in ("Crystal:Status", "Crystal:BackgroundFile", "Crystal:ImagePVAName"):
+        for name in ALARMED:
             await self._group.records[name].set_alarm(status.alarms.get(name))
 
 

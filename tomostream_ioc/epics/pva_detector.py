@@ -63,4 +63,4 @@ class _Told:
         self._handler.on_rejected(cause, reason, unique_id)
 
     def on_connection(self, what: str, channel: str, connected: bool) -> None:
-        self._handler.on_connection(channel, connected)
+        self._handler.on_connection("" if connected else f"{channel} is disconnected")

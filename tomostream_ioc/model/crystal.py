@@ -18,6 +18,11 @@ from tomostream_ioc.model.frame import Frame
 MAP_OF = ("Total intensity", "Brightest track", "Track")
 #: choices of Crystal:Source
 SOURCES = ("Detector", "Documents")
+#: the record that names the channel of each, and has the alarm where it is not connected
+CHANNEL_RECORDS: Mapping[str, str] = {
+    "Detector": "Crystal:ImagePVAName",
+    "Documents": "Crystal:DocsAddress",
+}
 #: choices of Crystal:Quantize, and the argument of `tracking.locate` that each stands for
 QUANTIZE: Mapping[str, Literal["uint8", "uint16"]] = {"8 bit": "uint8", "16 bit": "uint16"}
 
@@ -293,7 +298,9 @@ class PointHandler(Protocol):
 
     def on_missed(self, count: int, reason: str) -> None: ...
 
-    def on_connection(self, what: str, connected: bool) -> None: ...
+    def on_connection(self, trouble: str) -> None:
+        """Why no image can come, as a sentence goes on; '' where the source is connected."""
+        ...
 
 
 class PointSource(Protocol):

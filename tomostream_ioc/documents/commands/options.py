@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tomostream_ioc.arguments import named, not_negative, path
 from tomostream_ioc.documents.transport.address import Address, prefix_bytes
-from tomostream_ioc.documents.transport.curve import CurveKeys
+from tomostream_ioc.documents.transport.curve import CurveKeys, warn_if_open
 from tomostream_ioc.documents.transport.publisher import DocumentPublisher
 from tomostream_ioc.documents.transport.serializer import WireError, dumps
 from tomostream_ioc.errors import ConfigError, TrackingError
@@ -171,19 +171,13 @@ def keys_of(args: argparse.Namespace, *, binds: bool = False) -> CurveKeys | Non
 
 
 def check_reach(address: Address, keys: CurveKeys | None, *, pickles: bool) -> None:
-    """Beyond this host documents are safe from others only with keys. Raises ConfigError."""
-    if address.is_loopback or keys is not None:
-        return
-    if pickles:
+    """Pickles come from this host, or from who has a key. Raises ConfigError."""
+    if pickles and keys is None and not address.is_loopback:
         raise ConfigError(
             f"--allow-pickle with {address}: whoever reaches that port could run code here;"
             " use --curve-keys DIR, or a proxy on this host"
         )
-    log.warning(
-        "%s is not this host and there are no --curve-keys: documents are neither encrypted nor"
-        " is it known who sends them",
-        address,
-    )
+    warn_if_open(address, keys)
 
 
 def add_database(group: Any, help_text: str, *, required: bool = False) -> None:

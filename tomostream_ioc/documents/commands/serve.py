@@ -34,6 +34,7 @@ from tomostream_ioc.documents.transport.proxy import HIGH_WATER
 from tomostream_ioc.documents.transport.serializer import loads, loads_with_pickle
 from tomostream_ioc.documents.warm_up import settle, warm_up
 from tomostream_ioc.errors import ConfigError, TrackingError
+from tomostream_ioc.limits import keep_freed_memory
 from tomostream_ioc.tracking import average_frames
 
 log = logging.getLogger(__name__)
@@ -174,6 +175,7 @@ def run(args: argparse.Namespace) -> int:
     background = None if args.background is None else read_background(args.background)
     ending = Ending()
     say("Loading: some seconds, up to a minute where nothing was compiled before ...")
+    keep_freed_memory()  # else the system clears new pages for each image
     # what it can't use is said before anything is opened
     try:
         warm_up(lambda image: _chain(args, image, None), args.key)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
 import zmq.auth
 from zmq.auth.thread import ThreadAuthenticator
+from zmq.utils import z85
 
+from tomostream_ioc.documents.transport.address import Address
 from tomostream_ioc.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 _SERVER, _CLIENT = "server", "client"
 _CLIENTS = "clients"
+_KEY_BYTES = 32
+_MAKE = "python -m tomostream_ioc.documents keys DIR makes keys"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +57,9 @@ class CurveKeys:
         return keys
 
     def check(self, *, binds: bool) -> None:
-        """Raises ConfigError: a key that is needed is missing or can't be read."""
+        """Raises ConfigError: the folder or a key that is needed is missing or can't be read."""
+        if not self.folder.is_dir():
+            raise ConfigError(f"--curve-keys {self.folder}: there is no such folder ({_MAKE})")
         if binds:
             self._secret(_SERVER)
             if not list((self.folder / _CLIENTS).glob("*.key")):
@@ -86,10 +96,30 @@ class CurveKeys:
 
     def _load(self, name: str) -> tuple[bytes, bytes | None]:
         path = self.folder / name
+        if not path.is_file():
+            raise ConfigError(f"There is no CURVE key {path} ({_MAKE})")
         try:
-            return zmq.auth.load_certificate(path)
+            public, secret = zmq.auth.load_certificate(path)
         except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"The CURVE key {path} can't be read: {error}"
-                " (python -m tomostream_ioc.documents keys DIR makes keys)"
-            ) from error
+            raise ConfigError(f"The CURVE key {path} can't be read: {error} ({_MAKE})") from error
+        if not all(_is_key(key) for key in (public, secret) if key is not None):
+            raise ConfigError(f"{path} holds no CURVE key of 40 characters ({_MAKE})")
+        return public, secret
+
+
+def _is_key(text: bytes) -> bool:
+    """Whether ZeroMQ takes it."""
+    try:
+        return len(z85.decode(text)) == _KEY_BYTES
+    except (KeyError, ValueError, struct.error):
+        return False
+
+
+def warn_if_open(address: Address, keys: CurveKeys | None) -> None:
+    """Say that documents go beyond this host without keys, open to all on the way."""
+    if keys is None and not address.is_loopback:
+        log.warning(
+            "%s is not this host and there are no --curve-keys: documents are neither encrypted nor"
+            " is it known who sends them",
+            address,
+        )
