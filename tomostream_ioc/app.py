@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shlex
 import signal
 import sys
 import threading
@@ -44,6 +43,7 @@ from tomostream_ioc.recon.geometry import ScanGeometry
 from tomostream_ioc.recon.warm_up import warm_up, warm_up_rest
 from tomostream_ioc.runner.run import Runner
 from tomostream_ioc.simulation import SimulatedStream, simulator_arguments
+from tomostream_ioc.welcome import welcome
 
 if TYPE_CHECKING:
     from tomostream_ioc.documents.transport.curve import CurveKeys
@@ -53,7 +53,6 @@ log = logging.getLogger(__name__)
 _STATUS_EVERY_S = 1.0
 _SWITCH_INTERVAL_S = 0.0005
 _END_S = 3.0
-_KINDS = ("CA", "PVA")
 _SLOW_S = 3.0  # of the warm-up, to say so
 _LOADING_CPU_S = 6.0  # a start takes 2 s of CPU time, and 30 more where kernels are compiled
 
@@ -183,7 +182,7 @@ class Program:
         stack.callback(self._shut_down, crystal)
         if simulated is not None:
             await simulated.ready()
-        say(_welcome(config, group.recon_pva.value))
+        say(welcome(config, group.recon_pva.value))
         await self._warm(stack, device, warming)
         runner.start_thread()
         crystal.start_thread()
@@ -379,37 +378,3 @@ def _database_folder() -> Path:
     """db/ of the source tree, or where an installation puts it."""
     beside = Path(__file__).parent.parent / "db"
     return beside if beside.is_dir() else Path(sys.prefix) / "share" / "tomostream_ioc" / "db"
-
-
-def _welcome(config: Config, recon: str) -> str:
-    """``recon`` is the slices' channel as the record has it: saved settings win over options."""
-    prefix = config.prefix
-    where = " on " + ", ".join(config.interfaces) if config.interfaces else ""
-    names = shlex.join(["--P", config.prefix_p, "--R", config.prefix_r, "--list-pvs"])
-    start = f"caput  {prefix}StartRecon 1       begin, once tomoScan has sent its angles\n  "
-    return f"""
-Serving {prefix}* over Channel Access and the slices over PV Access{where}:
-  {recon}    z, y and x slice side by side (ImageJ, Phoebus, c2dataviewer)
-  {recon}Z, {recon}Y, {recon}X    each slice alone
-Try, in another terminal:
-  {_client_variables(config.interfaces)}{"" if config.start else start}\
-caget  -S {prefix}ReconStatus      a sentence: what is going on
-  caget  {prefix}FrameRate {prefix}FramesMissed
-  caput  {prefix}OrthoZ 100         the z slice moves at once
-  caput  {prefix}FindCenter 1       find the centre of rotation: CenterFound, CenterConfidence
-  caput  {prefix}CenterTweakUp.PROC 1     turn it by hand
-  caput  {prefix}FilterType Ramp
-  caput  {prefix}AbortRecon 1       end the run; caput {prefix}StartRecon 1 begins anew
-All PVs: python -m tomostream_ioc {names}. End with Ctrl-C.
-"""
-
-
-def _client_variables(interfaces: Sequence[str]) -> str:
-    """A line for the shell: clients broadcast, and a server bound to one address hears none."""
-    if not interfaces:
-        return ""
-    addresses = shlex.quote(" ".join(interfaces))
-    words = (
-        f"EPICS_{kind}_ADDR_LIST={addresses} EPICS_{kind}_AUTO_ADDR_LIST=NO" for kind in _KINDS
-    )
-    return f"export {' '.join(words)}\n  "

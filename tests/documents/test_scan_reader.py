@@ -50,7 +50,7 @@ class Kept:
     def on_frame(self, frame):
         raise AssertionError("documents bring points")
 
-    def on_connection(self, what, connected):
+    def on_connection(self, trouble):
         raise AssertionError("nothing connects here")
 
 

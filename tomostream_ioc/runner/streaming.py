@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 import numpy as np
@@ -21,7 +22,8 @@ from tomostream_ioc.runner.staging import Batch
 #: bytes of frames that the engine takes at once, and the most frames of them
 _BATCH_BYTES = 160 << 20
 _BATCH_MOST = 64
-#: new slices at most that often, so that posting leaves time for frames
+#: new slices at most that often, so that posting leaves time for frames; also while somebody
+#: drags the centre: what is put faster than a screen shows would keep the processors from clients
 _SLICES_EVERY_S = 0.03
 #: share of the time that making slices may take while frames are waiting, and the longest pause
 #: that follows from it: what takes long once (a new filter) must not hold the picture back after
@@ -63,7 +65,7 @@ class Streaming:
         self._refused = self._clipped = ""
         shown: ReconParams | None = None
         fresh = False  # something came since the last slices
-        next_slices_s = 0.0
+        next_slices_s = next_change_s = 0.0
         reason = ""
         while True:
             self._board.beat(job)
@@ -91,18 +93,23 @@ class Streaming:
             # parameters of another binning would be of another place
             fits = binning == scan.binning
             searching = fits and self._centering.work(armed)
-            due = time.monotonic() >= next_slices_s and self._sink.idle
-            if fits and engine.n_filled and (params != shown or (fresh and due)):
-                began_s = time.monotonic()
+            began_s = time.monotonic()
+            can_show = fits and engine.n_filled > 0
+            changed = can_show and params != shown
+            due = can_show and fresh and began_s >= next_slices_s and self._sink.idle
+            if due or (changed and began_s >= next_change_s):
                 self._show(armed, params, ring)
                 took_s = time.monotonic() - began_s
                 self._board.recon_time_s = push_s + took_s
                 shown, fresh = params, False
                 pause_s = min(took_s / _SLICES_SHARE, took_s + _SLICES_PAUSE_S)
                 next_slices_s = began_s + max(_SLICES_EVERY_S, pause_s)
+                next_change_s = began_s + _SLICES_EVERY_S
             elif batch is None and not searching:
-                wait_s = next_slices_s - time.monotonic() if fresh else _IDLE_TICK_S
-                self._board.sleep(min(max(wait_s, 0.002), _IDLE_TICK_S))
+                next_s = min(
+                    next_slices_s if fresh else math.inf, next_change_s if changed else math.inf
+                )
+                self._board.sleep(min(max(next_s - began_s, 0.002), _IDLE_TICK_S))
             self._tell(intake, armed)
 
     def _show(self, armed: Armed, params: ReconParams, ring: _RingLog) -> None:
