@@ -55,6 +55,18 @@ def test_params_move_the_slices_while_no_frame_comes(rig):
     assert rig.sink.published[-1][1].params == moved
 
 
+def test_the_last_of_many_changes_is_shown_and_not_each_of_them(rig):
+    rig.run()
+    wait_for(lambda: rig.sink.published)
+    before, began = len(rig.engine.params), time.monotonic()
+    for k in range(300):
+        rig.runner.set_params(replace(PARAMS, center=8.0 + k / 100))
+        time.sleep(0.001)
+    wait_for(lambda: rig.engine.params[-1].center == 10.99)
+    took_s = time.monotonic() - began
+    assert 2 <= len(rig.engine.params) - before <= took_s / 0.03 + 2
+
+
 def test_slice_index_outside_is_shown_inside_and_said(rig):
     rig.run(ReconParams(center=8.0, ortho_x=2000, ortho_y=8, ortho_z=4))
     wait_for(lambda: rig.engine.params)
