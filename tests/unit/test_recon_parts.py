@@ -137,14 +137,16 @@ def test_workers_that_have_ended_take_no_work():
 
 _ENDS_AMID_WORK = """
 import threading
-import numpy as np, scipy.fft
+import torch
 from tomostream_ioc.recon.workers import Workers
 
+torch.set_num_threads(1)
+rows = torch.ones(40, 4096)
 workers, begun = Workers(lambda: None, 3), threading.Event()
 
 def transform(_):
     begun.set()  # C++ that lets go of the interpreter: without it it can't come back
-    scipy.fft.fft(np.ones((400, 4096), np.complex64))
+    torch.fft.rfft(rows)
 
 def work_without_end():
     while True:
