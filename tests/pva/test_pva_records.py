@@ -21,6 +21,7 @@ from support.processes import Child, Ioc
 
 from tomostream_ioc.epics.access import read_access_file
 from tomostream_ioc.epics.operation_records import OperationRecords
+from tomostream_ioc.epics.pva_records import PvaRecords
 from tomostream_ioc.epics.save_declarations import AutosaveRecords
 from tomostream_ioc.model.control import Alarm, Severity
 
@@ -350,6 +351,11 @@ def test_pvapy_reads_puts_and_monitors_the_program_which_ends_cleanly(tmp_path: 
 
 
 # --- access security --------------------------------------------------------------------------
+
+
+def test_a_channel_that_is_made_after_the_end_stays_silent() -> None:
+    records = PvaRecords()  # one that has no records any more has none either
+    assert not records.makeChannel(f"{PREFIX}Center.DESC", "127.0.0.1:1").isOpen()
 
 
 def test_puts_are_judged_and_logged_as_over_ca(

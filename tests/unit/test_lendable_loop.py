@@ -1,6 +1,7 @@
 """A loop that waits lends its turn: who borrows it is one of its callbacks, in another thread."""
 
 import asyncio
+import socket
 import threading
 import time
 
@@ -57,6 +58,57 @@ def test_what_the_borrower_leaves_to_the_loop_is_done_there_at_once(loop):
     assert done.wait(_LIMIT_S)
     assert len(order) == 2
     assert threading.current_thread() not in order
+
+
+def test_what_was_left_to_the_loop_before_an_error_is_done_at_once(loop):
+    done = threading.Event()
+
+    def fail():
+        loop.call_soon(done.set)
+        raise ValueError("afterwards")
+
+    with pytest.raises(ValueError, match="afterwards"):
+        borrow(loop, fail)
+    assert done.wait(_LIMIT_S)
+    borrow(loop, lambda: None)  # the turn was given back
+
+
+def test_the_borrower_may_end_the_loop(loop):
+    """The loop is closed at once by who ran it: nothing may be called on it after that."""
+    for _ in range(100):
+        other = LendableLoop()
+        end = other.create_future()
+
+        def run(other=other, end=end):
+            other.run_until_complete(end)
+            other.close()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        borrow(other, end.set_result, None)
+        thread.join(_LIMIT_S)
+        assert other.is_closed()
+
+
+def test_files_may_be_watched_anew_by_the_borrower_while_they_wake_the_loop(loop):
+    come = threading.Event()
+    ours, theirs = socket.socketpair()
+
+    def watch_anew():
+        theirs.send(b"x")  # the loop wakes up for the old reader, and has to wait for its turn
+        time.sleep(0.05)
+        loop.remove_reader(ours)
+        loop.add_reader(ours, read)
+
+    def read():
+        ours.recv(1)
+        come.set()
+
+    with ours, theirs:
+        borrow(loop, loop.add_reader, ours, pytest.fail)
+        borrow(loop, watch_anew)
+        assert come.wait(_LIMIT_S)
+        borrow(loop, loop.remove_reader, ours)
 
 
 def test_a_busy_loop_lends_nothing(loop):

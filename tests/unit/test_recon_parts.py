@@ -2,6 +2,7 @@
 
 import gc
 import os
+import subprocess
 import sys
 import threading
 import weakref
@@ -124,6 +125,46 @@ def test_threads_of_workers_end_with_them(end):
     for thread in own:
         thread.join(5)
     assert not any(thread.is_alive() for thread in own)
+
+
+def test_workers_that_have_ended_take_no_work():
+    workers = Workers(lambda: None, 2)
+    workers.close()
+    workers.close()  # nothing more to end
+    with pytest.raises(RuntimeError, match="these workers have ended"):
+        workers.map(abs, range(5))
+
+
+_ENDS_AMID_WORK = """
+import threading
+import torch
+from tomostream_ioc.recon.workers import Workers
+
+torch.set_num_threads(1)
+rows = torch.ones(40, 4096)
+workers, begun = Workers(lambda: None, 3), threading.Event()
+
+def transform(_):
+    begun.set()  # C++ that lets go of the interpreter: without it it can't come back
+    torch.fft.rfft(rows)
+
+def work_without_end():
+    while True:
+        try:
+            workers.map(transform, range(12))
+        except RuntimeError:
+            return
+
+threading.Thread(target=work_without_end, daemon=True).start()
+begun.wait()
+"""
+
+
+def test_a_program_may_end_while_workers_work():
+    ended = subprocess.run(
+        [sys.executable, "-c", _ENDS_AMID_WORK], capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_pieces_are_shared_out_to_all_workers():

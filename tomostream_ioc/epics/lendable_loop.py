@@ -27,7 +27,8 @@ class LendableLoop(asyncio.SelectorEventLoop):
     def borrow(self, function: Callable[..., object], *arguments: Any) -> bool:
         """Call this now, in the calling thread; False where the loop is busy: nothing was called.
 
-        ``function`` must not block. It runs in no task, as every callback does.
+        ``function`` must not block. It runs in no task, as every callback does. Raises what it
+        raises; what it has left to the loop until then is done all the same.
         """
         # in debug mode a loop refuses to be used by other threads
         if self.get_debug() or not self._waiting.take_turn():
@@ -38,10 +39,10 @@ class LendableLoop(asyncio.SelectorEventLoop):
             function(*arguments)
         finally:
             asyncio._set_running_loop(None)
-            self._is_lent, has_more = False, self._has_more
+            self._is_lent = False
+            if self._has_more:  # told now, as the loop may have been closed once it has its turn
+                self.call_soon_threadsafe(_nothing)
             self._waiting.give_back()
-        if has_more:
-            self.call_soon_threadsafe(_nothing)
         return True
 
     def call_soon(self, *args: Any, **kwargs: Any) -> asyncio.Handle:
@@ -73,12 +74,15 @@ class _LendingSelector(selectors.DefaultSelector):
             return super().select(timeout)
         self._turn.release()
         try:
-            return super().select(timeout)
+            events = super().select(timeout)
         finally:
             # who borrows one turn after the other must not keep the loop from its own
             self._is_wanted = True
             self._turn.acquire()
             self._is_wanted = False
+        # of a file that a borrower has registered anew since then, the next select() tells
+        now = self.get_map()
+        return [event for event in events if now.get(event[0].fileobj) is event[0]]
 
 
 def _nothing() -> None:

@@ -49,6 +49,8 @@ class Workers:
 
     Handing a kernel over takes some microseconds of the interpreter, where the futures of
     concurrent.futures took as long as a small kernel runs: time that answers to clients wait for.
+
+    The interpreter ends only when no piece is being worked on.
     """
 
     def __init__(self, heartbeat: Callable[[], None], n_threads: int | None = None):
@@ -59,9 +61,9 @@ class Workers:
             threading.Thread(target=_serve, args=(self._work,), name=f"recon_{i}", daemon=True)
             for i in range(self.n_threads)
         ]
+        self._end = weakref.finalize(self, _end, self._work, self._threads)
         for thread in self._threads:
             thread.start()
-        self._end = weakref.finalize(self, _end, self._work, self.n_threads)
 
     def beat(self) -> None:
         """Call the heartbeat between pieces of work that are short each; raises what it raises."""
@@ -76,7 +78,10 @@ class Workers:
         """All results, in order; no piece is being worked on any more when it returns or raises.
 
         Without ``interruptible`` there is no heartbeat: for what is short and must come to its end.
+        Raises RuntimeError after `close`.
         """
+        if not self._end.alive:
+            raise RuntimeError("these workers have ended: they were closed, or the program ends")
         work = _Work(function, items, min(self.n_threads, len(items)))
         for _ in range(work.n_busy):
             self._work.put(work)
@@ -150,6 +155,15 @@ def _serve(queue: SimpleQueue[_Work | None]) -> None:
         del work  # its arrays, that is: the next may be long in coming
 
 
-def _end(queue: SimpleQueue[_Work | None], n_threads: int) -> None:
-    for _ in range(n_threads):
+def _end(queue: SimpleQueue[_Work | None], threads: Sequence[threading.Thread]) -> None:
+    """Have them end when they have nothing left to do; as the program ends, wait for it.
+
+    A daemon thread that comes back from a kernel when the interpreter is gone aborts the process
+    where that kernel is in C++. Collected as garbage they have nothing to do, and nobody may wait.
+    """
+    for _ in threads:
         queue.put(None)
+    if not threading.main_thread().is_alive():
+        for thread in threads:
+            if thread.ident is not None:  # it was started
+                thread.join()
