@@ -355,6 +355,7 @@ def test_pvapy_reads_puts_and_monitors_the_program_which_ends_cleanly(tmp_path: 
 
 def test_a_channel_that_is_made_after_the_end_stays_silent() -> None:
     records = PvaRecords()  # one that has no records any more has none either
+    assert records.testChannel(f"{PREFIX}Center") is False  # what is true claims the name
     assert not records.makeChannel(f"{PREFIX}Center.DESC", "127.0.0.1:1").isOpen()
 
 
