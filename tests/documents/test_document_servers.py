@@ -302,7 +302,7 @@ def test_runs_and_servers_that_are_not_there_are_said(site, here, tmp_path):
     for code, part, options in (
         (2, "no such run", ["--run", "never", "--db", site.uri]),
         (2, "No Tiled server answers", ["--run", "x", "--db", f"http://{nobody}"]),
-        (2, "can't be read as HDF5", ["--file", tmp_path / "none.h5"]),
+        (2, "none.h5 does not exist", ["--file", tmp_path / "none.h5"]),
         (2, "has no dataset", ["--file", tmp_path / "other.h5"]),
         (2, "has no dataset /x/y", ["--file", tmp_path / "other.h5", "--dataset", "/x/y"]),
     ):
