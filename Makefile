@@ -46,7 +46,7 @@ lint: $(VENV)/.installed-test
 
 # pytest last: its closing line is the result. Two workers: most tests wait for processes.
 test: lint
-	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .import_linter_cache
