@@ -38,7 +38,7 @@ def main() -> None:
             application.processEvents()
             time.sleep(0.005)
 
-    wait(float(limit_s), lambda: all(channel.connected for channel in connections.values()))
+    wait(float(limit_s), lambda: all(_is_connected(each) for each in connections.values()))
     valued = [widget for widget in screen.findChildren(QWidget) if getattr(widget, "channel", None)]
     wait(VALUES_S, lambda: all(widget.value is not None for widget in valued))
     for text in presses:
@@ -49,7 +49,7 @@ def main() -> None:
         application.processEvents()
     screen.grab().save(picture)
     answer = {
-        "connected": {channel.address: channel.connected for channel in connections.values()},
+        "connected": {each.address: _is_connected(each) for each in connections.values()},
         "empty": [widget.channel for widget in valued if widget.value is None],
         "size": [screen.width(), screen.height()],
         "cut": [
@@ -61,6 +61,17 @@ def main() -> None:
     }
     print(json.dumps(answer), flush=True)
     os._exit(0)  # libca's threads and Qt's end have no common order
+
+
+def _is_connected(connection: Any) -> bool:
+    """As libca says it; and PyDM is told again where it took an older answer for the newest.
+
+    Its add_listener() asks libca in one thread whether a channel is connected, and stores the
+    answer after another thread may have been told that it is: the widget stays white for good.
+    """
+    if connection.pv.connected and not connection.connected:
+        connection.send_connection_state(conn=True)
+    return connection.pv.connected and connection.connected
 
 
 def _is_cut(widget) -> bool:
