@@ -239,7 +239,8 @@ class Server:
                 )
             whole = f"partial ({'; '.join(problems)})" if problems else "whole"
             if now.attempts and not problems:
-                whole = f"whole (all {now.rows} rows recorded, {now.attempts} attempts failed)"
+                failed = f"{now.attempts} attempt{'s' * (now.attempts > 1)} failed"
+                whole = f"whole (all {now.rows} rows recorded, {failed})"
             self._say(f"Run {ended.run} is {whole}: {ended.found}")
 
     def _began(self, _: str, doc: Any) -> None:

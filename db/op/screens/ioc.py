@@ -61,7 +61,9 @@ PANELS: list[tuple[str, list[Row]]] = [
                 unit("channels", 70),
             ),
             row(
-                "Cut off", Readback("CA_BAD_CNT", width=90), unit("clients with bad messages", 220)
+                "Cut off",
+                Readback("CA_BAD_CNT", width=90),
+                unit("CA and PVA clients: bad messages", 220),
             ),
         ],
     ),
