@@ -1,5 +1,6 @@
 """python -m tomostream_ioc.recon: slices of a scan file equal those of the engine."""
 
+import stat
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from test_recon_phantom import Phantom, engine_for, half_turn, middle
 from tomostream_ioc.errors import ConfigError
 from tomostream_ioc.offline.cli import main
 from tomostream_ioc.offline.job import FileReconstruction
-from tomostream_ioc.offline.output import write_whole
+from tomostream_ioc.offline.output import write_aside
 from tomostream_ioc.offline.plan import Block, Wanted, blocks
 from tomostream_ioc.scan_file import ScanFile
 
@@ -275,9 +276,26 @@ def test_what_can_not_be_written_whole_leaves_the_old_file(tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        write_whole(out, fail_half_way)
+        write_aside(out, fail_half_way)
     assert out.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_other_files_beside_the_result_stay(tmp_path):
+    """Whatever they are called; a link stays one, and rights stay."""
+    others = [tmp_path / name for name in ("out.part.png", ".out.png", "out.png.part")]
+    for other in others:
+        other.write_bytes(b"a scan")
+    out, link = tmp_path / "out.png", tmp_path / "link.png"
+    out.write_bytes(b"old")
+    out.chmod(0o640)
+    link.symlink_to(out)
+    write_aside(link, lambda path: path.write_bytes(b"new"))
+    assert out.read_bytes() == b"new"
+    assert stat.S_IMODE(out.stat().st_mode) == 0o640
+    assert link.is_symlink()
+    assert {other.read_bytes() for other in others} == {b"a scan"}
+    assert len(list(tmp_path.iterdir())) == len(others) + 2
 
 
 def test_too_many_slices_for_a_picture_are_told_at_once(scan_path, tmp_path, capsys):

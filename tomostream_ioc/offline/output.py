@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +31,7 @@ def check_output(path: Path, source: Path) -> None:
     Raises ConfigError: another kind of file, no such folder, a folder that can't be written, or a
     file that must not be lost: the scan itself, or other HDF5 data.
     """
-    folder = path.absolute().parent
+    folder = path.resolve().parent
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"--output {path}: give a name that ends in .png or .h5")
     if not folder.is_dir():
@@ -63,21 +65,24 @@ def save(path: Path, slices: FileSlices, source: Path) -> None:
     """
     write = _save_h5 if path.suffix.lower() == ".h5" else _save_png
     try:
-        write_whole(path, lambda part: write(part, slices, source))
+        write_aside(path, lambda part: write(part, slices, source))
     except OSError as error:  # HDF5 adds addresses and offsets
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise OSError(f"--output {path} can't be written: {reason}") from error
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
-    """Have ``write`` make a file under another name, which takes the place of ``path`` then."""
-    part = path.with_name(f"{path.stem}.part{path.suffix}")
-    try:
+def write_aside(path: Path, write: Callable[[Path], None]) -> None:
+    """Have ``write`` make a file in a folder of its own, which takes the place of ``path`` then.
+
+    Where that is a link, what it leads to is replaced; rights stay as they were.
+    """
+    path = path.resolve()
+    with tempfile.TemporaryDirectory(prefix=".recon.", dir=path.parent) as folder:
+        part = Path(folder) / path.name
         write(part)
+        if path.exists():
+            shutil.copymode(path, part)
         part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _is_ours(path: Path) -> bool:
