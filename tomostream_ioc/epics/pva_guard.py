@@ -22,7 +22,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from p4p._gw import Server_report  # Server.tostr() tells more, but may wait for itself for ever
@@ -39,7 +39,9 @@ _ASK_BYTES = 2**18
 _MOST_BYTES = 4 * 2**20
 _MOST_OF_ALL_BYTES = 64 * 2**20
 _SLOW_BYTES = 2**16
-_SLOW_S = 10.0  # for so much without its end
+#: for so much without its end; above the 15 s after which clients echo, as a search over TCP that
+#: finds nothing gets no answer
+_SLOW_S = 20.0
 _KEPT_S = 5.0
 _END_S = 10.0
 _INTERNET = socket.AF_INET, socket.AF_INET6
@@ -50,11 +52,17 @@ _COUNTS = struct.Struct("=120xQQ")
 @dataclass(frozen=True, slots=True)
 class _Connection:
     fd: int
+    inode: int
     peer: str  # as pvxs writes it
     sent: int  # bytes
     received: int  # bytes, with those that wait in the kernel
     unread: int  # bytes that wait in the kernel
     unsent: int  # bytes that wait in the kernel, or for the client to confirm them
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Tells it from a later one of the same address and port."""
+        return self.peer, self.inode
 
 
 @dataclass(slots=True)
@@ -76,8 +84,8 @@ class PvaGuard:
 
     def __init__(self, server: Server):
         self._server = server
-        self._port = int(server.conf()["EPICS_PVAS_SERVER_PORT"])
-        self._seen: dict[str, _Seen] = {}
+        self._ports = _ports(server.conf())
+        self._seen: dict[tuple[str, int], _Seen] = {}
         self._closed = 0
         self._log_lines = LimitedLog(log)
         self._ending = threading.Event()
@@ -110,11 +118,11 @@ class PvaGuard:
 
     def _check(self, now_s: float) -> None:
         # counted first and asked then: what is done in between is no message without end
-        connections = list(_connections(self._port))
+        connections = list(_connections(self._ports))
         self._remember(connections)
         for connection in connections:
             self._tell_if_kept(connection, now_s)
-        connections = [c for c in connections if self._seen[c.peer].closed_s is None]
+        connections = [c for c in connections if self._seen[c.key].closed_s is None]
         if self._is_to_be_asked(connections, now_s):
             got_on = _got_on(self._server)
             for connection in connections:
@@ -129,19 +137,18 @@ class PvaGuard:
     def _remember(self, connections: list[_Connection]) -> None:
         old, self._seen = self._seen, {}
         for connection in connections:
-            seen = old.get(connection.peer)
-            if seen is None or seen.received > connection.received:  # another one of that address
-                seen = _Seen(connection.received)
-            seen.received = connection.received
             written = connection.sent + connection.unsent
+            # the greeting that it has sent to a new one answers nothing
+            seen = old.get(connection.key) or _Seen(connection.received, written=written)
+            seen.received = connection.received
             if written != seen.written:
                 seen.written, seen.answered = written, connection.received - connection.unread
-            self._seen[connection.peer] = seen
+            self._seen[connection.key] = seen
 
     def _is_to_be_asked(self, connections: list[_Connection], now_s: float) -> bool:
         total = 0
         for connection in connections:
-            seen = self._seen[connection.peer]
+            seen = self._seen[connection.key]
             since = connection.received - seen.done
             total += since
             is_time = now_s - seen.asked_s > _SLOW_S / 3
@@ -150,7 +157,7 @@ class PvaGuard:
         return total > _MOST_OF_ALL_BYTES
 
     def _note(self, connection: _Connection, got_on: bool | None, now_s: float) -> None:
-        seen = self._seen[connection.peer]
+        seen = self._seen[connection.key]
         seen.asked_s = now_s
         done = connection.received - connection.unread
         if got_on is None:  # without channels a client gets answers and nothing else
@@ -161,10 +168,10 @@ class PvaGuard:
             seen.in_vain_s = now_s
 
     def _held(self, connection: _Connection) -> int:
-        return connection.received - connection.unread - self._seen[connection.peer].done
+        return connection.received - connection.unread - self._seen[connection.key].done
 
     def _is_slow(self, connection: _Connection, now_s: float) -> bool:
-        seen = self._seen[connection.peer]
+        seen = self._seen[connection.key]
         return (
             seen.in_vain_s is not None
             and seen.asked_s - seen.in_vain_s > _SLOW_S
@@ -177,7 +184,7 @@ class PvaGuard:
             if _peer(sock) != connection.peer:
                 return  # it has gone by itself
             sock.shutdown(socket.SHUT_RDWR)  # the server sees the end of it, and frees all
-            self._seen[connection.peer].closed_s = now_s
+            self._seen[connection.key].closed_s = now_s
             self._closed += 1
             self._log_lines.say(
                 connection.peer.rpartition(":")[0],
@@ -187,7 +194,7 @@ class PvaGuard:
             )
 
     def _tell_if_kept(self, connection: _Connection, now_s: float) -> None:
-        seen = self._seen[connection.peer]
+        seen = self._seen[connection.key]
         if seen.closed_s is not None and now_s - seen.closed_s > _KEPT_S and not seen.is_told:
             seen.is_told = True
             log.error(
@@ -213,12 +220,19 @@ def _got_on(server: Server) -> dict[str, bool]:
     return {peer: size > 0 for peer, size in done.items()}
 
 
-def _connections(port: int) -> Iterator[_Connection]:
-    """All connections of this process to a server's port here."""
+def _ports(conf: Mapping[str, str]) -> set[int]:
+    """Where the server listens: each interface may have a port of its own."""
+    interfaces = (each.rpartition(":") for each in conf["EPICS_PVAS_INTF_ADDR_LIST"].split())
+    own = (port for address, _, port in interfaces if address and port.isdecimal())
+    return {int(port) for port in (conf["EPICS_PVAS_SERVER_PORT"], *own)}
+
+
+def _connections(ports: Collection[int]) -> Iterator[_Connection]:
+    """All connections of this process to a server's ports here."""
     for name in os.listdir("/proc/self/fd"):
         # others are closed meanwhile, or are no sockets, or listen
         with contextlib.suppress(OSError), _Borrowed(int(name)) as sock:
-            if sock.family not in _INTERNET or sock.getsockname()[1] != port:
+            if sock.family not in _INTERNET or sock.getsockname()[1] not in ports:
                 continue
             peer = _peer(sock)
             info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _COUNTS.size)
@@ -227,7 +241,8 @@ def _connections(port: int) -> Iterator[_Connection]:
                 for request in (termios.FIONREAD, termios.TIOCOUTQ)
             )
             sent, received = _COUNTS.unpack(info)
-            yield _Connection(int(name), peer, sent, received, unread, unsent)
+            inode = os.fstat(int(name)).st_ino
+            yield _Connection(int(name), inode, peer, sent, received, unread, unsent)
 
 
 def _peer(sock: socket.socket) -> str:
