@@ -139,6 +139,15 @@ def test_why_nothing_can_come_is_an_alarm_on_the_record_of_the_channel(source, r
     assert not notices.alarms()
 
 
+def test_an_alarm_on_the_channel_ends_with_the_run():
+    notices = Notices()
+    inbox = Inbox(notices)
+    inbox.new_run(ScanSetup("Documents", docs_address="localhost:5568"))
+    inbox.on_connection("no proxy answers there")
+    inbox.end_run()
+    assert not notices.alarms()
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".tif", ".h5"])
 @pytest.mark.parametrize("n_frames", [1, 3])
 def test_backgrounds_are_read(tmp_path, suffix, n_frames):

@@ -93,6 +93,11 @@ class Inbox:
             self._channel_record = CHANNEL_RECORDS[setup.source]
             self._trouble = ""
 
+    def end_run(self) -> None:
+        """Its source is closed: nothing waits any more, and nobody misses a connection."""
+        self.clear()
+        self._notices.clear_alarm(self._channel_record)
+
     def clear(self) -> None:
         with self._lock:
             self._items.clear()

@@ -168,7 +168,7 @@ class CrystalRunner:
         finally:
             if source is not None:
                 source.close()
-            self._inbox.clear()
+            self._inbox.end_run()
 
     def _ended(self, run_id: int) -> None:
         self._end_taking("The run ended before the background was taken")
@@ -178,7 +178,7 @@ class CrystalRunner:
     def _follow(self, job: Job[ScanSetup], what: str) -> None:
         """Take one item after the other until the job is cancelled."""
         newest_s = time.monotonic()
-        stalled = False
+        stalled = ended = False
         trouble = ""
         while not job.cancelled:
             self._read_background()
@@ -187,21 +187,21 @@ class CrystalRunner:
             if item is None:
                 if trouble != self._inbox.trouble:
                     trouble = self._inbox.trouble
-                    newest_s, stalled = time.monotonic(), bool(trouble)
+                    newest_s, stalled = time.monotonic(), bool(trouble) or ended
                     note = trouble or f"connected, waiting for images of {what}"
                     self._set_message(CrystalState.RUNNING, f"Running: {note}")
                 elif not stalled and time.monotonic() - newest_s > _STALL_S:
                     stalled = True
                     self._set_message(CrystalState.RUNNING, f"Running: no images of {what} come")
                 continue
-            newest_s, stalled, trouble = time.monotonic(), False, ""
+            newest_s, stalled, ended, trouble = time.monotonic(), False, False, ""
             match item:
                 case ScanBegins(grid=grid, note=note):
                     self._begin(grid)
                     self._set_message(CrystalState.RUNNING, note)
                 case ScanEnds(note=note):
                     self._set_message(CrystalState.RUNNING, note)
-                    stalled = True  # no more images are no surprise
+                    stalled = ended = True  # no more images are no surprise
                 case Point():
                     self._point(item, what)
 
