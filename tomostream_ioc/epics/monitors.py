@@ -18,7 +18,7 @@ from caproto._data import SubscriptionUpdate
 from caproto._dbr import _channel_type_by_name
 from caproto.server.common import Subscription, SubscriptionSpec
 
-from tomostream_ioc.epics.channel import Wire
+from tomostream_ioc.epics.channel import VALUE_LOG, Wire
 from tomostream_ioc.epics.dbr_payload import payload_of
 from tomostream_ioc.epics.direct_messages import EVENT_ADD, message
 from tomostream_ioc.epics.limited_log import LimitedLog
@@ -50,7 +50,7 @@ class Monitors:
         """As a queue of caproto's: the first value of a new monitor, or one read already."""
         for spec in update.sub_specs:
             to = (update.sub,) if update.sub else tuple(self._subscriptions.get(spec, ()))
-            if spec.channel_filter.dbnd is not None:  # whatever it is, it is the first
+            if spec.channel_filter.dbnd is not None:  # what a new monitor is told begins the band
                 spec.channel_filter.dbnd.lets_through(spec.db_entry.value)
             values = _Values(spec.db_entry, spec.data_type_name, update.metadata, update.values)
             await self._give(spec, to, values, update.flags)
@@ -60,7 +60,12 @@ class Monitors:
         values: dict[str, _Values] = {}
         for spec in specs:
             deadband = spec.channel_filter.dbnd
-            if deadband is not None and not deadband.lets_through(channel.value):
+            # alarms and metadata pass it, as in EPICS base
+            if (
+                deadband is not None
+                and not deadband.lets_through(channel.value)
+                and not flags & spec.mask & ~VALUE_LOG
+            ):
                 continue
             name = spec.data_type_name
             if name not in values:
