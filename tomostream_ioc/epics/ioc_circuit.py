@@ -27,8 +27,8 @@ from tomostream_ioc.epics.direct_messages import (
     put_answer,
     read_answer,
 )
+from tomostream_ioc.epics.field import Field
 from tomostream_ioc.epics.monitors import padded
-from tomostream_ioc.epics.record import Field
 from tomostream_ioc.epics.wire import PutError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class IocCircuit(BoundedCircuit):
             return
         try:
             wanted = parse_filter(text)
-        except (ValueError, TypeError, RecursionError, ca.CaprotoError) as error:
+        except (ValueError, TypeError, OverflowError, RecursionError, ca.CaprotoError) as error:
             self.context.log_lines.say(
                 f"no channel {self.client_hostname}",
                 "no channel %s for %s: %s",

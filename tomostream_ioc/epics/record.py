@@ -16,7 +16,6 @@ from caproto import (
 )
 from caproto.server import PVGroup, PvpropertyData
 
-from tomostream_ioc.epics import wire
 from tomostream_ioc.epics.access import OPEN, AccessSecurity, Grant
 from tomostream_ioc.epics.channel import (
     DBE_ALARM,
@@ -29,92 +28,16 @@ from tomostream_ioc.epics.channel import (
 from tomostream_ioc.epics.dbd import (
     PROCESS_PASSIVE,
     PROPERTIES,
-    FieldSpec,
     fields_of,
     menu_strings,
     security_level,
 )
+from tomostream_ioc.epics.field import Field
 from tomostream_ioc.epics.wire import PutError
 from tomostream_ioc.model.control import Alarm, Severity
 
 _EPOCH = (0, 0)
 _ALARM_STATUSES = menu_strings("menuAlarmStat")
-
-
-class Field(Wire):
-    """One field of a record, made when a client first asks for it."""
-
-    def __init__(self, record: Record, spec: FieldSpec):
-        self.data_type = spec.data_type
-        self.record, self.spec = record, spec
-        super().__init__(
-            value=record.field(spec.name),
-            alarm=record.alarm,
-            timestamp=_EPOCH,
-            max_length=1,
-            reported_record_type=record.rtyp,
-        )
-        if spec.kind == "e":
-            self._data["enum_strings"] = spec.menu
-
-    @property
-    def processes_when_put(self) -> bool:  # type: ignore[override]
-        passive = self.record.field_values["SCAN"] == 0
-        return self.spec.name == "PROC" or (passive and self.spec.name in PROCESS_PASSIVE)
-
-    @property
-    def text_precision(self) -> int:  # type: ignore[override]
-        if self.spec.kind == "u":
-            return 0
-        precision = self.record.field_values.get("PREC", 0)
-        own = self.spec.name in ("VAL", "OVAL", "PVAL")
-        return precision if own or 0 < precision <= 15 else 15
-
-    @property
-    def long_string_max_length(self) -> int:
-        return self.spec.size
-
-    @property
-    def epics_timestamp(self):
-        return self.record.epics_timestamp
-
-    @property
-    def stamp_bytes(self) -> bytes:
-        return self.record.stamp_bytes
-
-    @property
-    def client_rights(self) -> AccessRights:
-        return AccessRights.READ if self.spec.read_only else self.record.client_rights
-
-    def grant(self, address: str, user: str) -> Grant:
-        return self.record.grant_of(self.spec.name, address, user)
-
-    async def client_put(self, data: Any, data_type: ChannelType) -> None:
-        if self.record.field("DISP") and self.spec.name != "DISP":
-            raise PutError("puts are disabled (DISP)")
-        await self.record.put_field(self.spec.name, self._from_wire(data, data_type))
-
-    def _from_wire(self, data: Any, data_type: ChannelType) -> Any:
-        match self.spec.kind:
-            case "d":
-                return wire.to_float(data, data_type)
-            case "u":
-                return float(wire.to_int(data, data_type, 0, 2**32 - 1))
-            case "l":
-                return wire.to_int(data, data_type)
-            case "h":
-                return wire.to_int(data, data_type, -(2**15), 2**15 - 1)
-            case "c":
-                return wire.to_int(data, data_type, 0, 255)
-            case "e":
-                return wire.to_enum(data, data_type, self.spec.menu)
-            case _:
-                return wire.to_text(data, data_type, self.spec.size)
-
-    async def show(self, value: Any) -> None:
-        """Take over and post a new value of the record's."""
-        self._data["value"] = value
-        await self.publish(VALUE_LOG)
 
 
 class Record(Wire, PvpropertyData):
