@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-_INTERRUPTED = 130  # what a shell shows for a program that Ctrl-C ended
+from tomostream_ioc.arguments import INTERRUPTED, end_quickly, fail
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,17 +17,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _main(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
 
 
 def _main(argv: Sequence[str]) -> int:
-    from tomostream_ioc.arguments import end_quickly, fail
     from tomostream_ioc.config import parse
     from tomostream_ioc.epics.database import template_macros
     from tomostream_ioc.errors import ConfigError
 
     try:
-        config = parse(argv, template_macros)
+        try:
+            config = parse(argv, template_macros)
+        except OSError as error:  # of a path that can't even be looked at
+            return fail(error)
         from tomostream_ioc.console import say, set_up_logging
 
         set_up_logging(config.log_level, config.log_format)

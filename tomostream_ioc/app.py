@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tomostream_ioc.arguments import warn_of_missing
 from tomostream_ioc.config import Config
 from tomostream_ioc.console import StatusLine, on_terminal, say
 from tomostream_ioc.crystal.run import CrystalRunner
@@ -31,7 +32,7 @@ from tomostream_ioc.epics.pva_detector import PvaDetector
 from tomostream_ioc.epics.pva_records import PvaRecords
 from tomostream_ioc.epics.pva_sink import PvaSink
 from tomostream_ioc.epics.pva_source import PvaSource
-from tomostream_ioc.epics.server import IocContext
+from tomostream_ioc.epics.server import ClientCounts, IocContext
 from tomostream_ioc.errors import ArmingError, ConfigError
 from tomostream_ioc.limits import give_back_after_work, keep_freed_memory, raise_file_limit
 from tomostream_ioc.model.control import Engine
@@ -88,8 +89,7 @@ class Program:
         self._catch_signals()
         check_variables()
         check_interfaces(self._config.interfaces)
-        for missing in (each for each in self._config.read_from if not each.exists()):
-            log.warning("--read-from %s: there is no such folder yet", missing)
+        warn_of_missing("--read-from", self._config.read_from)
         raise_file_limit()
         keep_freed_memory()
         # a frame waits for the GIL at most that long: with Python's 5 ms a busy thread costs frames
@@ -112,11 +112,7 @@ class Program:
         """Build all parts and serve; ``stack`` ends them in the opposite order."""
         config = self._config
         device = resolve_device(config.device)
-        simulated = SimulatedStream(simulator_arguments(config)) if config.simulate else None
-        if simulated is not None:
-            stack.push_async_callback(simulated.stop)
-            say("Starting the simulated scan ...")
-            await simulated.start()
+        simulated = await self._simulate(stack)
         # beside what follows, which is short, and the simulated scan, which takes seconds too
         warming = asyncio.create_task(_in_daemon_thread(lambda: warm_up(device)))
         stack.callback(warming.cancel)
@@ -155,10 +151,41 @@ class Program:
         autosave = self._autosave(group)
         if autosave is not None:
             await autosave.status.show()  # the first client finds what went wrong
+        await self._serve_records(stack, group, records, sink)
+        if autosave is not None:
+            self._keep_settings(stack, autosave)
+        stack.callback(self._shut_down, runner)
+        stack.callback(self._shut_down, crystal)
+        if simulated is not None:
+            await simulated.ready()
+        say(welcome(config, group.recon_pva.value))
+        await self._warm(stack, device, warming)
+        self._begin_work(stack, runner, crystal)
+        if config.start:
+            await group.start_run()
+        say("Ready")
+        return runner
+
+    async def _simulate(self, stack: contextlib.AsyncExitStack) -> SimulatedStream | None:
+        if not self._config.simulate:
+            return None
+        simulated = SimulatedStream(simulator_arguments(self._config))
+        stack.push_async_callback(simulated.stop)
+        say("Starting the simulated scan ...")
+        await simulated.start()
+        return simulated
+
+    async def _serve_records(
+        self,
+        stack: contextlib.AsyncExitStack,
+        group: TomoStreamGroup,
+        records: PvaRecords,
+        sink: PvaSink,
+    ) -> None:
+        """Over Channel Access, and over PV Access where everybody may read."""
+        config = self._config
         server = IocContext(group.pvdb, list(config.interfaces) or None)
-        group.operation.watch(
-            lambda: replace(server.counts(), bad=server.counts().bad + sink.bad_clients)
-        )
+        group.operation.watch(partial(_client_counts, server, sink))
         serving = await _serve(server)
         serving.add_done_callback(self._on_server_end)
         stack.push_async_callback(self._end_server, serving)
@@ -172,28 +199,24 @@ class Program:
                 "over PV Access reads can't be judged",
                 config.access_security,
             )
-        if autosave is not None:
-            stack.push_async_callback(_in_time, autosave.save_now)
-            saving = asyncio.create_task(
-                autosave.run(config.autosave_period_s, config.autosave_sequence_period_s)
-            )
-            stack.push_async_callback(_cancelled, saving)
-        stack.callback(self._shut_down, runner)
-        stack.callback(self._shut_down, crystal)
-        if simulated is not None:
-            await simulated.ready()
-        say(welcome(config, group.recon_pva.value))
-        await self._warm(stack, device, warming)
+
+    def _keep_settings(self, stack: contextlib.AsyncExitStack, autosave: Autosave) -> None:
+        config = self._config
+        stack.push_async_callback(_in_time, autosave.save_now)
+        saving = asyncio.create_task(
+            autosave.run(config.autosave_period_s, config.autosave_sequence_period_s)
+        )
+        stack.push_async_callback(_cancelled, saving)
+
+    def _begin_work(
+        self, stack: contextlib.AsyncExitStack, runner: Runner, crystal: CrystalRunner
+    ) -> None:
         runner.start_thread()
         crystal.start_thread()
         tidying = asyncio.create_task(
             give_back_after_work(lambda: runner.status().state.busy or crystal.status().state.busy)
         )
         stack.push_async_callback(_cancelled, tidying)
-        if config.start:
-            await group.start_run()
-        say("Ready")
-        return runner
 
     async def _warm(
         self, stack: contextlib.AsyncExitStack, device: str, warming: asyncio.Task[None]
@@ -272,6 +295,12 @@ class Program:
     def _shut_down(self, runner: Runner | CrystalRunner) -> None:
         if not runner.shutdown(_END_S):
             log.error("The run did not end in %g s", _END_S)
+
+
+def _client_counts(server: IocContext, sink: PvaSink) -> ClientCounts:
+    """Clients over CA; those that had to be disconnected, over PVA too."""
+    counts = server.counts()
+    return replace(counts, bad=counts.bad + sink.bad_clients)
 
 
 async def _serve(context: IocContext) -> asyncio.Task[None]:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import argparse
 import gc
 import ipaddress
+import logging
 import math
+import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
 from tomostream_ioc.errors import ConfigError
 
+log = logging.getLogger(__name__)
+
+#: exit code that a shell shows for a program that Ctrl-C ended
+INTERRUPTED = 130
 #: libraries count in 32 bits
 _MOST = 2**31 - 1
 #: 31 years; waits of 1e300 s are an error of the system
@@ -115,9 +122,20 @@ def path(text: str) -> Path:
 def folder(text: str) -> Path:
     """One that is there, or may be made later."""
     found = path(text)
-    if found.exists() and not found.is_dir():
+    try:
+        is_file = found.exists() and not found.is_dir()
+    except OSError as error:  # a name that is too long, a folder above it that can't be read
+        raise argparse.ArgumentTypeError(f"{text} can't be used: {error.strerror}") from None
+    if is_file:
         raise argparse.ArgumentTypeError(f"{text} is a file, not a folder")
     return found
+
+
+def warn_of_missing(option: str, folders: Iterable[Path]) -> None:
+    """Say which folders of an option are not there, or can't be seen: they may come later."""
+    for each in folders:
+        if not os.path.exists(each):
+            log.warning("%s %s: there is no such folder yet", option, each)
 
 
 def seconds(text: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import h5py
@@ -110,10 +111,10 @@ class ScanFile:
 
 def why_not_opened(path: Path, error: OSError) -> str:
     """Why HDF5 could not open it; its own words tell neither and go over two lines."""
-    if not path.exists():
+    if isinstance(error, PermissionError):
+        return "can't be read: permission denied"
+    if not os.path.exists(path):  # which raises nothing where Path.exists() would
         return "does not exist"
     if path.is_dir():
         return "is a folder, not a file"
-    if isinstance(error, PermissionError):
-        return "can't be read: permission denied"
     return f"is no HDF5 file, or not whole ({' '.join(str(error).split())})"

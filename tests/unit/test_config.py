@@ -95,6 +95,7 @@ def test_wrong_macros_say_what_is_wrong(macros, reason):
         (["--seconds", "1e10"], "too long"),
         (["--read-from", __file__], "is a file, not a folder"),
         (["--simulate", str(ROOT)], "this is no file"),
+        (["--read-from", 300 * "a"], "can't be used: File name too long"),
     ],
 )
 def test_options_out_of_range_are_refused(arguments, reason):

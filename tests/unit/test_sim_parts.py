@@ -245,6 +245,7 @@ def test_options_have_the_names_and_defaults_of_the_beamline():
         ["--dark-channel", "2bmb:TomoScanStream:StreamTheta"],
         ["--theta-channel", "my theta"],
         ["--turns", "100000000"],
+        ["--turns", "1", "--angles", "20000000"],
         ["--id-start", "-1"],
         ["--id-start", "65536", "--id-bits", "16"],
         ["--first-projid", "1.5"],

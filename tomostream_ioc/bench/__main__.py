@@ -2,6 +2,8 @@
 
 import sys
 
+from tomostream_ioc.arguments import INTERRUPTED
+
 if __name__ == "__main__":
     try:
         # here, not above: this import takes a second, and Ctrl-C may come meanwhile
@@ -9,5 +11,5 @@ if __name__ == "__main__":
 
         exit_code = main(sys.argv[1:])
     except KeyboardInterrupt:
-        exit_code = 130
+        exit_code = INTERRUPTED
     sys.exit(exit_code)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from statistics import median
 
-from tomostream_ioc.arguments import Parser, count, fail
+from tomostream_ioc.arguments import INTERRUPTED, Parser, count, fail
 from tomostream_ioc.bench.engine import EngineBench
 from tomostream_ioc.bench.machine import describe, peak_bytes
 from tomostream_ioc.bench.peers import compare
@@ -20,7 +20,6 @@ from tomostream_ioc.recon.devices import resolve_device
 _SIZES = ("512x512", "1024x1024", "2048x2448")
 _PEERS = "1024x768"
 _PROGRAM = "tomostream_ioc.bench"
-_INTERRUPTED = 130
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -72,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
     except (TomoStreamError, ValueError, OSError) as error:
         return fail(error, _PROGRAM, 1)
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
     say(f"\nmost memory that was taken: {peak_bytes() / 2**30:.2f} GiB")
     return 0
 

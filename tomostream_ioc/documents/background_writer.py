@@ -48,7 +48,8 @@ class BackgroundWriter:
     """Has a database's `insert`, which returns before the document is stored.
 
     ``failed`` counts documents that could not be stored, and attempts to store what was collected
-    that failed; the first of each run is logged. ``inserted`` and ``done`` count what was brought
+    that failed; the first of each run is logged. ``recorded`` counts rows, and knows which of those
+    attempts cost none. ``inserted`` and ``done`` count what was brought
     here, documents and flushes, and how much of it the database took or refused.
 
     A database that is slow is waited for; one that is away is not: what finds no room to wait is
@@ -97,18 +98,18 @@ class BackgroundWriter:
 
     def lose(self, name: str, doc: Any, reason: str) -> None:
         """Count a document that is not recorded; the first of a run is logged."""
-        self._lose(_Item(lambda: None, f"{name} document", 0, name, doc), reason)
+        self._count_lost(_Item(lambda: None, f"{name} document", 0, name, doc), reason)
 
-    def _lose(self, item: _Item, reason: str) -> None:
+    def _count_lost(self, item: _Item, reason: str) -> None:
         """The database was not asked to store it."""
         with self._changed:
             if item.name:
                 self._lost.lose(item.name, item.doc)
             else:
                 self._lost.attempts += 1
-        self._failed(item.what, reason)
+        self._count_failed(item.what, reason)
 
-    def _failed(self, what: str, error: BaseException | str) -> None:
+    def _count_failed(self, what: str, error: BaseException | str) -> None:
         with self._changed:
             said, self._said = self._said, True
         if not said:
@@ -155,7 +156,7 @@ class BackgroundWriter:
         with self._changed:
             while not self._changed.wait_for(has_room, _TICK_S):
                 if self.is_away:
-                    self._lose(item, f"the database is away for {self._patience_s:g} s")
+                    self._count_lost(item, f"the database is away for {self._patience_s:g} s")
                     return
             self._append(item)
 
@@ -178,7 +179,7 @@ class BackgroundWriter:
                     self._store(_Item(self.db.flush_due, _ROWS))
                 continue
             if time.monotonic() < self._again_at:
-                self._lose(item, "the database did not answer")
+                self._count_lost(item, "the database did not answer")
             else:
                 self._store(item)
             n_bytes, item = item.n_bytes, None  # its images may go
@@ -192,7 +193,7 @@ class BackgroundWriter:
         try:
             item.store()
         except Exception as error:  # noqa: BLE001 - a full disk must not end the thread
-            self._failed(item.what, error)
+            self._count_failed(item.what, error)
             if isinstance(error, httpx.TransportError):
                 self._again_at = time.monotonic() + AGAIN_S
         finally:

@@ -64,12 +64,12 @@ class DocumentPoints:
 
     def _run(self, receiver: DocumentReceiver, reader: ScanReader, handler: PointHandler) -> None:
         refused, trouble = 0, ""
-        link = _Patience(receiver)
+        patience = _Patience(receiver)
         try:
             while not self._closing.is_set():
                 got = receiver.receive(_TICK_S)
-                if link.trouble() != trouble:
-                    trouble = link.trouble()
+                if (now := patience.trouble()) != trouble:
+                    trouble = now
                     handler.on_connection(f"no {self._what}: {trouble}" if trouble else "")
                 if got is not None:
                     reader.take(*got)

@@ -232,15 +232,16 @@ class Server:
             problems = [] if ended.reason is None else [ended.reason]
             if away:
                 problems.append("the database is away, not all of it is recorded")
-            now = self._recorded().plus(ended.before, -1)
-            if now.losses:
+            since = self._recorded().plus(ended.before, -1)
+            if since.losses:
                 problems.append(
-                    f"recording failed: {now.losses} lost, {now.rows} rows recorded, see the log"
+                    f"recording failed: {since.losses} lost, {since.rows} rows recorded,"
+                    " see the log"
                 )
             whole = f"partial ({'; '.join(problems)})" if problems else "whole"
-            if now.attempts and not problems:
-                failed = f"{now.attempts} attempt{'s' * (now.attempts > 1)} failed"
-                whole = f"whole (all {now.rows} rows recorded, {failed})"
+            if since.attempts and not problems:
+                failed = f"{since.attempts} attempt{'s' * (since.attempts > 1)} failed"
+                whole = f"whole (all {since.rows} rows recorded, {failed})"
             self._say(f"Run {ended.run} is {whole}: {ended.found}")
 
     def _began(self, _: str, doc: Any) -> None:

@@ -20,6 +20,7 @@ from tomostream_ioc.errors import ConfigError, ParameterError
 from tomostream_ioc.model.control import ChannelNames, LensNames, RunControl
 from tomostream_ioc.model.crystal import CrystalControl, NoCrystal
 from tomostream_ioc.model.params import ReconParams
+from tomostream_ioc.model.slices import CHANNEL_SUFFIXES
 
 # record's attribute -> ReconParams' field
 PARAMETERS: dict[str, str] = {
@@ -53,8 +54,6 @@ NAMES = (
     "roi_plugin_prefix",
 )
 
-#: what is put behind ReconPVAName: all slices, and each alone
-_CHANNELS = ("", "X", "Y", "Z")
 log = logging.getLogger(__name__)
 
 Putter = Callable[[Record, Any], Awaitable[Deferred | None]]
@@ -173,8 +172,8 @@ class TomoStreamGroup(IocRecords):
                 raise PutError("the slices need a channel name")
             if any(character.isspace() for character in value):
                 raise PutError("a channel name has no blanks")
-            for axis in _CHANNELS:
-                name = f"{value}{axis}".partition(".")[0]
+            for suffix in CHANNEL_SUFFIXES:
+                name = f"{value}{suffix}".partition(".")[0]
                 if name.startswith(self.prefix) and name.removeprefix(self.prefix) in self.records:
                     raise PutError(f"the slices need a name of their own, {name} is a record")
 

@@ -19,6 +19,8 @@ class LendableLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(self) -> None:
+        # written by who has the turn alone: other threads use call_soon_threadsafe(), which wakes
+        # the loop by itself
         self._is_lent = False
         self._has_more = False
         self._waiting = _LendingSelector()

@@ -13,9 +13,6 @@ from tomostream_ioc.epics.slice_image import combined_shape, draw_combined
 from tomostream_ioc.model.control import Alarm
 from tomostream_ioc.model.slices import SliceMeta, Slices
 
-#: of the channels' names: combined, and the slices alone
-SUFFIXES = ("", "X", "Y", "Z")
-
 _EMPTY = np.empty((0, 0), np.float32)
 _MAX_INT32 = 2**31 - 1
 

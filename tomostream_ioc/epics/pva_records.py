@@ -36,10 +36,11 @@ _ENDING = "the IOC ends"
 class PvaRecords:
     """Serves records by two p4p providers: listed by their names, and unlisted their fields.
 
-    p4p calls from threads of its own, which are never held up: whatever touches a record is handed
-    over to the event loop of ``serve()``, puts in the order in which they came; or done in its
-    place, where that is a LendableLoop which has nothing to do. A client that is too slow for its
-    monitors gets the newest value; more than 1000 puts in waiting are refused.
+    p4p calls from threads of its own: whatever touches a record is handed over to the event loop of
+    ``serve()``, puts in the order in which they came. Where that is a LendableLoop with nothing to
+    do, a put is done in its place: all PVA clients wait for it, and for the monitors it posts, but
+    not as long as for two changes of threads. A client that is too slow for its monitors gets the
+    newest value; more than 1000 puts in waiting are refused.
 
     Puts are judged by access security as over CA; reads are not: see AccessSecurity.is_readable.
     """
@@ -129,7 +130,7 @@ class PvaRecords:
         if n_before >= _MAX_PUTS:
             operation.done(error="too many puts wait")
         elif n_before == 0 and self._borrow(self._take, put):
-            return  # it is done, and no thread had to wake up for it
+            return  # it is done, or begun, and no thread had to wake up for it
         elif not self.hand_over(self._take, put):
             self._put_is_done()
             operation.done(error=_ENDING)

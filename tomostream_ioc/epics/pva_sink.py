@@ -13,10 +13,10 @@ from p4p.client.raw import Cancelled, Context
 from p4p.server import DynamicProvider, Server, StaticProvider
 
 from tomostream_ioc.epics.pva_guard import PvaGuard
-from tomostream_ioc.epics.pva_image_channel import SUFFIXES, ImageChannel, Shown
+from tomostream_ioc.epics.pva_image_channel import ImageChannel, Shown
 from tomostream_ioc.errors import ConfigError
 from tomostream_ioc.model.control import Alarm, PostedListener
-from tomostream_ioc.model.slices import SliceMeta, Slices
+from tomostream_ioc.model.slices import CHANNEL_SUFFIXES, SliceMeta, Slices
 
 log = logging.getLogger(__name__)
 
@@ -207,15 +207,15 @@ class PvaSink:
         kept = f"{self._output} stays" if self._output else "no slices are served"
         if not output or any(character.isspace() for character in output):
             return f"ReconPVAName {output!r} is no name of a channel: {kept}"
-        own = [self._output + suffix for suffix in SUFFIXES] if self._output else []
-        asked = [output + suffix for suffix in SUFFIXES]
+        own = [self._output + suffix for suffix in CHANNEL_SUFFIXES] if self._output else []
+        asked = [output + suffix for suffix in CHANNEL_SUFFIXES]
         taken = self._served_elsewhere([name for name in asked if name not in own])
         if taken:
             return f"PVA channel {taken} is served already, by another IOC or another part: {kept}"
         for name in own:
             self._provider.remove(name)  # its clients are disconnected
         self._output = output
-        self._channels = [ImageChannel(suffix, self._shown) for suffix in SUFFIXES]
+        self._channels = [ImageChannel(suffix, self._shown) for suffix in CHANNEL_SUFFIXES]
         for name, channel in zip(asked, self._channels, strict=True):
             self._provider.add(name, channel.pv)
         return ""

@@ -31,7 +31,7 @@ _FIRST_BEACON_PERIOD_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class ClientCounts:
-    """What iocStats counts of CA clients, and how many had to be disconnected since the start."""
+    """What iocStats counts of clients, and how many had to be disconnected since the start."""
 
     clients: int = 0
     channels: int = 0

@@ -8,6 +8,9 @@ import numpy as np
 
 from tomostream_ioc.model.params import ReconParams
 
+#: of the names of their channels: all side by side, and each alone
+CHANNEL_SUFFIXES = ("", "X", "Y", "Z")
+
 
 @dataclass(frozen=True, slots=True)
 class Slices:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from tomostream_ioc.arguments import Parser, fail, path, positive, real
+from tomostream_ioc.arguments import INTERRUPTED, Parser, fail, path, positive, real
 from tomostream_ioc.config import size_bytes
 from tomostream_ioc.console import say
 from tomostream_ioc.errors import CenterError, ConfigError, TomoStreamError
@@ -29,7 +29,6 @@ from tomostream_ioc.scan_file import ScanFile
 _SCAN_IN_MEMORY = 2 << 30
 #: where the system does not say how much memory is free
 _UNKNOWN_FREE = 4 << 30
-_INTERRUPTED = 130
 _PROGRAM = "tomostream_ioc.recon"
 #: options of phase retrieval: unit and meaning
 _PHASE = {
@@ -108,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
     except (TomoStreamError, OSError) as error:
         return fail(error, _PROGRAM, 1)
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
     return 0
 
 

@@ -47,8 +47,7 @@ class Workers:
     While they work the caller calls ``heartbeat`` several times a second. What it raises is raised
     by `map` and `split`, when the pieces in hand are done; the others are left out.
 
-    Handing a kernel over takes some microseconds of the interpreter, where the futures of
-    concurrent.futures took as long as a small kernel runs: time that answers to clients wait for.
+    Handing a kernel over takes some microseconds of the interpreter (decision 0031).
 
     The interpreter ends only when no piece is being worked on.
     """

@@ -30,6 +30,7 @@ _SLICES_EVERY_S = 0.03
 _SLICES_SHARE = 0.2
 _SLICES_PAUSE_S = 0.25
 _IDLE_TICK_S = 0.2
+_SINK_TICK_S = 0.002
 _STALL_S = 5.0
 
 
@@ -65,7 +66,7 @@ class Streaming:
         self._refused = self._clipped = ""
         shown: ReconParams | None = None
         fresh = False  # something came since the last slices
-        next_slices_s = next_change_s = 0.0
+        pace = _Pace()
         reason = ""
         while True:
             self._board.beat(job)
@@ -96,20 +97,14 @@ class Streaming:
             began_s = time.monotonic()
             can_show = fits and engine.n_filled > 0
             changed = can_show and params != shown
-            due = can_show and fresh and began_s >= next_slices_s and self._sink.idle
-            if due or (changed and began_s >= next_change_s):
+            if pace.is_due(began_s, fresh=can_show and fresh and self._sink.idle, changed=changed):
                 self._show(armed, params, ring)
                 took_s = time.monotonic() - began_s
                 self._board.recon_time_s = push_s + took_s
                 shown, fresh = params, False
-                pause_s = min(took_s / _SLICES_SHARE, took_s + _SLICES_PAUSE_S)
-                next_slices_s = began_s + max(_SLICES_EVERY_S, pause_s)
-                next_change_s = began_s + _SLICES_EVERY_S
+                pace.has_shown(began_s, took_s)
             elif batch is None and not searching:
-                next_s = min(
-                    next_slices_s if fresh else math.inf, next_change_s if changed else math.inf
-                )
-                self._board.sleep(min(max(next_s - began_s, 0.002), _IDLE_TICK_S))
+                self._board.sleep(pace.wait_s(began_s, fresh=fresh, changed=changed))
             self._tell(intake, armed)
 
     def _show(self, armed: Armed, params: ReconParams, ring: _RingLog) -> None:
@@ -178,6 +173,27 @@ class Streaming:
             self._board.notices.raise_alarm("FrameRate", severity, status, message)
             self._sink.set_alarm(self._board.notices.alarms()["FrameRate"])
         return message
+
+
+class _Pace:
+    """When slices are due: as often as a screen shows them, and frames are not held up."""
+
+    def __init__(self) -> None:
+        self._fresh_s = self._change_s = 0.0  # of the next ones
+
+    def is_due(self, now_s: float, *, fresh: bool, changed: bool) -> bool:
+        """``fresh``: something came since the last slices; ``changed``: other parameters did."""
+        return (fresh and now_s >= self._fresh_s) or (changed and now_s >= self._change_s)
+
+    def has_shown(self, began_s: float, took_s: float) -> None:
+        pause_s = min(took_s / _SLICES_SHARE, took_s + _SLICES_PAUSE_S)
+        self._fresh_s = began_s + max(_SLICES_EVERY_S, pause_s)
+        self._change_s = began_s + _SLICES_EVERY_S
+
+    def wait_s(self, now_s: float, *, fresh: bool, changed: bool) -> float:
+        """How long to sleep where there is nothing to do; short where the sink is not ready."""
+        next_s = min(self._fresh_s if fresh else math.inf, self._change_s if changed else math.inf)
+        return min(max(next_s - now_s, _SINK_TICK_S), _IDLE_TICK_S)
 
 
 class _RingLog:

@@ -2,7 +2,7 @@
 
 import sys
 
-from tomostream_ioc.arguments import end_quickly
+from tomostream_ioc.arguments import INTERRUPTED, end_quickly
 
 if __name__ == "__main__":
     try:
@@ -11,6 +11,6 @@ if __name__ == "__main__":
 
         exit_code = main()
     except KeyboardInterrupt:
-        exit_code = 130
+        exit_code = INTERRUPTED
     end_quickly()
     sys.exit(exit_code)

@@ -47,7 +47,7 @@ SimRate, SimLossRate, SimDuplicateRate, SimDisorderRate.
 
 #: a name of Channel Access has 60 characters at most, the longest record here 26
 _LONGEST_PREFIX = 34
-#: of the angle array in half turns; float64 angles of as many take 160 MB
+#: of half a turn, times the turns; the array has twice as many, 160 MB of float64
 _MOST_ANGLES = 10_000_000
 
 
@@ -80,16 +80,7 @@ class SimConfig:
 def parse(argv: Sequence[str]) -> SimConfig:
     """Raises ConfigError for an option that can't be used; --help and --version leave at once."""
     given = _parser().parse_args(argv)
-    if given.turns * given.angles > _MOST_ANGLES:
-        raise ConfigError(
-            f"--turns {given.turns} of 2 x {given.angles} angles are too long an array: give at "
-            f"most {_MOST_ANGLES // given.angles}"
-        )
-    if not 0 <= given.id_start < 1 << given.id_bits:
-        raise ConfigError(
-            f"--id-start {given.id_start} is no id of {given.id_bits} bits: give 0 to "
-            f"{(1 << given.id_bits) - 1}"
-        )
+    _check_counts(given)
     n_rows, n_cols = given.rows or given.size, given.cols or given.size
     center = n_cols / 2 if given.center is None else given.center
     if not 0 <= center < n_cols:
@@ -145,6 +136,22 @@ def parse(argv: Sequence[str]) -> SimConfig:
         ca_port=given.ca_port,
         pva_port=given.pva_port,
     )
+
+
+def _check_counts(given: argparse.Namespace) -> None:
+    """Raises ConfigError: more angles than fit into memory, or an id that has too many bits."""
+    if given.angles > _MOST_ANGLES:
+        raise ConfigError(f"--angles {given.angles} are too many: give at most {_MOST_ANGLES}")
+    if given.turns * given.angles > _MOST_ANGLES:
+        raise ConfigError(
+            f"--turns {given.turns} of 2 x {given.angles} angles are too long an array: give at "
+            f"most {_MOST_ANGLES // given.angles}"
+        )
+    if not 0 <= given.id_start < 1 << given.id_bits:
+        raise ConfigError(
+            f"--id-start {given.id_start} is no id of {given.id_bits} bits: give 0 to "
+            f"{(1 << given.id_bits) - 1}"
+        )
 
 
 def _check_names(names: RecordNames) -> None:

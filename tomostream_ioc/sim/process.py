@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_interfaces(config.interfaces)
         source = make_source(config)
         source.schedule(config.scan_type)
-    except (ConfigError, MemoryError) as error:
+    except (ConfigError, MemoryError, OSError) as error:
         print(f"tomostream_ioc.sim: {error}", file=sys.stderr)
         return 2
     try:

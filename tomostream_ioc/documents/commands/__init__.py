@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from tomostream_ioc import __version__
-from tomostream_ioc.arguments import Parser, fail
+from tomostream_ioc.arguments import INTERRUPTED, Parser, fail
 from tomostream_ioc.console import set_up_logging
 from tomostream_ioc.documents.commands.ending import Ended
 from tomostream_ioc.documents.commands.options import SUMMARIES
@@ -65,4 +65,4 @@ def main(argv: Sequence[str]) -> int:
     except (TomoStreamError, OSError) as error:
         return fail(error, _PROGRAM, 1)
     except KeyboardInterrupt:  # before signals were caught
-        return 130
+        return INTERRUPTED

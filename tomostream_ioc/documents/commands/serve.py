@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from tomostream_ioc.arguments import count, folder, named, not_negative, path, positive, whole
+from tomostream_ioc.arguments import (
+    count,
+    folder,
+    named,
+    not_negative,
+    path,
+    positive,
+    warn_of_missing,
+    whole,
+)
 from tomostream_ioc.console import StatusLine, say
 from tomostream_ioc.documents.background_writer import SERVER_PATIENCE_S, BackgroundWriter
 from tomostream_ioc.documents.commands.ending import Ending
@@ -172,7 +181,10 @@ def run(args: argparse.Namespace) -> int:
         )
     prefix = prefix_bytes(args.prefix)
     out_prefix = prefix_bytes(args.out_prefix, "--out-prefix")
+    if out is not None:
+        check_reach(out, keys, pickles=False)
     background = None if args.background is None else read_background(args.background)
+    _warn(args)
     ending = Ending()
     say("Loading: some seconds, up to a minute where nothing was compiled before ...")
     keep_freed_memory()  # else the system clears new pages for each image
@@ -200,7 +212,6 @@ def run(args: argparse.Namespace) -> int:
         chain = _chain(args, background, writer, access.folders)
         publisher = None
         if out is not None:
-            check_reach(out, keys, pickles=False)
             publisher = DocumentPublisher(out, prefix=out_prefix, keys=keys, lossless=False)
             stack.callback(publisher.close, 1.0)
             log.info("Results go to %s, prefix %r", out, args.out_prefix)
@@ -216,30 +227,45 @@ def run(args: argparse.Namespace) -> int:
             silence=Silence(args.silent_limit, args.close_after),
             say=lambda text: line.say(text),
         )
-        if args.allow_pickle:
-            log.warning("Pickled documents are taken: whoever can publish can run code here")
-        else:
-            log.info("Documents are MessagePack; pickled ones are refused (see --allow-pickle)")
         log.info("Documents may name image files in %s", access)
-        for missing in (each for each in args.read_from if not each.exists()):
-            log.warning("--read-from %s: there is no such folder yet", missing)
         line.say(f"Ready: listens to {address}, prefix {args.prefix!r}")
-        said = [False]
-        settle()
-
-        def tick() -> None:
-            if receiver.connected and not said[0]:
-                said[0] = True
-                line.say(f"Connected to {address}")
-            line.show_text(server.status())
-
-        try:
-            server.run(ending.__bool__, tick, 0.5 if line.moves else args.status_period)
-        finally:
-            server.close(f"{ending.signal_name or 'an error'} ended the server before the run did")
-            line.end()
-        say(f"Ended by {ending.signal_name}: {server.status()}")
+        _serve(server, receiver, ending, line, args.status_period)
     return 0
+
+
+def _serve(
+    server: Server,
+    receiver: DocumentReceiver,
+    ending: Ending,
+    line: StatusLine,
+    status_period_s: float,
+) -> None:
+    """Until a signal comes."""
+    was_connected = False
+    settle()
+
+    def tick() -> None:
+        nonlocal was_connected
+        if receiver.connected and not was_connected:
+            was_connected = True
+            line.say(f"Connected to {receiver.address}")
+        line.show_text(server.status())
+
+    try:
+        server.run(ending.__bool__, tick, 0.5 if line.moves else status_period_s)
+    finally:
+        server.close(f"{ending.signal_name or 'an error'} ended the server before the run did")
+        line.end()
+    say(f"Ended by {ending.signal_name}: {server.status()}")
+
+
+def _warn(args: argparse.Namespace) -> None:
+    """Of what is as it was asked for, but perhaps not as it was meant."""
+    if args.allow_pickle:
+        log.warning("Pickled documents are taken: whoever can publish can run code here")
+    else:
+        log.info("Documents are MessagePack; pickled ones are refused (see --allow-pickle)")
+    warn_of_missing("--read-from", args.read_from)
 
 
 def _chain(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ class CurveKeys:
 
     def check(self, *, binds: bool) -> None:
         """Raises ConfigError: the folder or a key that is needed is missing or can't be read."""
-        if not self.folder.is_dir():
+        if not os.path.isdir(self.folder):  # which raises nothing, whatever the name
             raise ConfigError(f"--curve-keys {self.folder}: there is no such folder ({_MAKE})")
         if binds:
             self._secret(_SERVER)
@@ -96,7 +97,7 @@ class CurveKeys:
 
     def _load(self, name: str) -> tuple[bytes, bytes | None]:
         path = self.folder / name
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise ConfigError(f"There is no CURVE key {path} ({_MAKE})")
         try:
             public, secret = zmq.auth.load_certificate(path)

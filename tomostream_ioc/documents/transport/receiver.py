@@ -63,7 +63,7 @@ class DocumentReceiver:
         high_water: int = HIGH_WATER,
     ):
         self.counts = ReceiverCounts()
-        self._address = address
+        self.address = address
         self._prefix = prefix
         self._deserializer = deserializer
         self._reasons: Counter[str] = Counter()
@@ -138,7 +138,7 @@ class DocumentReceiver:
         self._said_at[reason] = now
         log.warning(
             "A message from %s is left out (%d so far): %s",
-            self._address,
+            self.address,
             self._reasons[reason],
             reason,
         )
