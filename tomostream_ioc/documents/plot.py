@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tomostream_ioc.documents.database import Database, open_database
 from tomostream_ioc.documents.image_processor import FRAME, ImageProcessor
 from tomostream_ioc.documents.peak_tracker import PeakTracker
 from tomostream_ioc.documents.read_back import find_run, read_tracks
+from tomostream_ioc.documents.run_names import resolve_uid
 from tomostream_ioc.documents.track_linker import TrackLinker
 from tomostream_ioc.errors import TrackingError
 from tomostream_ioc.tracking import CrystalMaps, ExtremeImages, ScanGrid
@@ -90,36 +91,6 @@ def run(arguments: argparse.Namespace) -> int:
     for note in (f"total intensity: {scan.total_of}", f"light image: {scan.light_of}", *notes):
         print(f"  {note}")
     return 0
-
-
-def resolve_uid(runs: Iterable[str], text: str) -> str:
-    """The uid among ``runs`` that starts with ``text``; "-1" is the last, "-2" the one before.
-
-    Raises TrackingError: no run is called so, or several are.
-    """
-    uids = list(runs)
-    if not uids:
-        raise TrackingError("The database has no runs yet.")
-    if text in uids:
-        return text
-    if text.startswith("-"):
-        try:
-            return uids[int(text)]
-        except (ValueError, IndexError) as error:
-            raise TrackingError(
-                f"{text} is no run: -1 is the last of {len(uids)}, -{len(uids)} the first."
-            ) from error
-    found = [uid for uid in uids if text and uid.startswith(text)]
-    if not found:
-        raise TrackingError(
-            f"No run's uid starts with {text!r}. The last is {uids[-1]}, of {len(uids)}."
-        )
-    if len(found) > 1:
-        some = ", ".join(found[:5])
-        raise TrackingError(
-            f"{len(found)} runs' uids start with {text!r}: {some}. Give more of it."
-        )
-    return found[0]
 
 
 def read_scan(

@@ -25,6 +25,7 @@ from tomostream_ioc.documents.commands.options import (
 )
 from tomostream_ioc.documents.frame_file import FrameFile
 from tomostream_ioc.documents.old_broker import PREFIX, OldBroker, is_old_broker
+from tomostream_ioc.documents.run_names import resolve_uid
 from tomostream_ioc.errors import ConfigError, TrackingError
 
 _POINTS = frozenset({"event", "stream_datum"})
@@ -40,7 +41,11 @@ def add_to(commands: Any) -> None:
     add_publishing(parser, rate_hz=10.0)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
-        "--run", dest="uid", type=named, metavar="UID", help="a run of the database --db"
+        "--run",
+        dest="uid",
+        type=named,
+        metavar="UID",
+        help="a run of the database --db, by its first characters; -1 is the last raw one",
     )
     source.add_argument("--file", type=path, metavar="SCAN.h5", help="frames of a grid scan")
     add_database(parser, f"with --run ({PREFIX}NAME: a catalog of databroker 1.x)")
@@ -121,12 +126,20 @@ def _recorded(
             raise ConfigError(f"--db {error}") from error
     else:
         db = database_of(args.db, stack, must_exist=True)
-    if args.uid not in db:
-        uids = [uid for uid in db if "analysis_stage" not in db[uid].start][-5:]
-        known = f"the newest raw ones are {', '.join(uids)}" if uids else "it holds no raw runs"
-        raise ConfigError(f"--run {args.uid}: the database has no such run; {known}")
-    recorded = db[args.uid]
+    recorded = db[_uid(db, args.uid)]
     return recorded.start.get("num_points"), recorded.documents()
+
+
+def _uid(db: Any, text: str) -> str:
+    """Of any run by its uid or the first characters of it; -1 is the last raw one."""
+    if text in db:
+        return text
+    counts_back = text.startswith("-")
+    uids = [uid for uid in db if not counts_back or "analysis_stage" not in db[uid].start]
+    try:
+        return resolve_uid(uids, text)
+    except TrackingError as error:
+        raise ConfigError(f"--run {text}: {error}") from error
 
 
 def _of_file(args: argparse.Namespace) -> tuple[int, Iterator[tuple[str, Any]]]:
