@@ -63,7 +63,7 @@ PANELS: list[tuple[str, list[Row]]] = [
             row(
                 "Cut off",
                 Readback("CA_BAD_CNT", width=90),
-                unit("CA and PVA clients: bad messages", 220),
+                unit("clients: bad messages, CA and PVA", 250),
             ),
         ],
     ),
