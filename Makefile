@@ -24,15 +24,17 @@ $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
+# what is imported gets compiled then: all of torch takes a minute that nobody needs
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+	--constraint constraints.txt --editable
+
 $(VENV)/.installed-run: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable .
+	$(INSTALL) .
 	@touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed-run
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[test]'
-	@touch $@
+$(VENV)/.installed-test: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) '.[test]'
+	@touch $(VENV)/.installed-run $@
 
 demo: $(VENV)/.installed-run
 	@$(BIN)/python -m tomostream_ioc --simulate $(SCAN) --interfaces 127.0.0.1 \
