@@ -8,11 +8,11 @@ import sqlite3
 
 import pytest
 from command_site import chain_here
+from crystal_scan import Scan
 from support.ports import free_port
 from support.processes import wait_for
-from test_document_silence import Scan
 
-from tomostream_ioc.documents import Database, open_database, read_peaks, read_tracks
+from tomostream_ioc.documents import Database, read_peaks, read_tracks
 from tomostream_ioc.documents.background_writer import BackgroundWriter
 from tomostream_ioc.documents.counts import RecordCounts
 from tomostream_ioc.documents.server import Server
@@ -23,33 +23,42 @@ pytestmark = pytest.mark.timeout(600)
 
 
 class Tables:
-    """The tables of a database, to be taken away and brought back."""
+    """The tables of a database; those that a run has rows in may be taken away and brought back."""
 
-    def __init__(self, folder):
-        self.file = folder / "tables.sqlite"
+    def __init__(self, file):
+        self.file = file
+        self._before = self._rows()
+        self._away: list[str] = []
 
-    def rename(self, there: str, then: str) -> None:
-        with contextlib.closing(sqlite3.connect(self.file, isolation_level=None)) as other:
+    def _rows(self) -> dict[str, int]:
+        with contextlib.closing(sqlite3.connect(self.file)) as other:
             listed = list(other.execute("SELECT name FROM sqlite_master WHERE type = 'table'"))
-            names = [name for (name,) in listed if name.startswith(there)]
-            assert names
+            names = [name for (name,) in listed if name.startswith("table_")]
+            return {n: other.execute(f"SELECT count(*) FROM {n}").fetchone()[0] for n in names}
+
+    def _rename(self, names: list[str], there: str, then: str) -> None:
+        with contextlib.closing(sqlite3.connect(self.file, isolation_level=None)) as other:
             for name in names:
-                other.execute(f"ALTER TABLE {name} RENAME TO {then}{name.removeprefix(there)}")
+                other.execute(f"ALTER TABLE {there}{name} RENAME TO {then}{name}")
 
     def away(self) -> None:
-        self.rename("table_", "away_")
+        """Those that have more rows than before; one that begins a run is made where it is not."""
+        grown = [name for name, n in self._rows().items() if n > self._before.get(name, 0)]
+        assert grown
+        self._away = grown
+        self._rename(grown, "", "away_")
 
     def back(self) -> None:
-        self.rename("away_", "table_")
+        self._rename(self._away, "away_", "")
+        self._away = []
 
 
 class Recording:
     """A server in this process, and what it says; half of a scan is stored."""
 
-    def __init__(self, folder, stack):
-        db = stack.enter_context(open_database(folder))
-        self.tables = Tables(folder)
-        self.db = Database(db.client, folder / "images", flush_s=0.3)
+    def __init__(self, db, tables):
+        self.tables = tables
+        self.db = Database(db.client, tables.file.parent / "images", flush_s=0.3)
         self.writer = BackgroundWriter(self.db)
         self.chain = chain_here(db=self.writer)
         self.said: list[str] = []
@@ -82,10 +91,13 @@ class Recording:
 
 
 @pytest.fixture
-def recording(tmp_path, monkeypatch):
+def recording(db, database_folder, monkeypatch):
     monkeypatch.setattr("tiled.client.utils.TILED_RETRY_ATTEMPTS", 1)  # of 10, in 45 s
-    with contextlib.ExitStack() as stack:
-        yield Recording(tmp_path, stack)
+    tables = Tables(database_folder / "tables.sqlite")
+    try:
+        yield Recording(db, tables)
+    finally:
+        tables.back()  # other tests have the same database
 
 
 def test_rows_that_came_later_are_no_loss(recording):
