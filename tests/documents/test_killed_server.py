@@ -6,7 +6,8 @@ import signal
 
 import numpy as np
 import pytest
-from document_site import LIMIT_S, SHAPE, Site, frames_so_far, uid_of
+from command_site import LIMIT_S
+from document_site import SHAPE, Site, frames_so_far, uid_of
 from support.processes import wait_for
 
 from tomostream_ioc.documents import open_database, read_peaks, read_tracks
