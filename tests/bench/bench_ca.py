@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from live_stream import TESTS, LiveStream, losses  # first: it makes support importable
+from live_stream import TESTS, LiveStream, losses, size_of  # makes support importable
 from support.ports import ServerPorts, environment
 from support.processes import Child
 
@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--fanout-rounds", type=int, default=3)
     parser.add_argument("--no-pva", action="store_true")
     arguments = parser.parse_args()
-    rows, cols = (int(part) for part in arguments.size.split("x"))
+    rows, cols = size_of(arguments.size)
     questions = cases(cols)
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)

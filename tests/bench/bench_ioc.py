@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from live_stream import Detector, arm, ioc_options, losses  # first: it makes support importable
+from live_stream import Detector, arm, ioc_options, losses, size_of  # makes support importable
 from support.ports import ServerPorts, environment
 from support.processes import Child, Ioc, wait_for
 
@@ -157,7 +157,7 @@ def main() -> None:
     print("| rows x cols | IOC frames/s | GB/s | bare monitor frames/s | ratio | p50 ms | p99 ms |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for size in arguments.sizes:
-        rows, cols = (int(part) for part in size.split("x"))
+        rows, cols = size_of(size)
         with tempfile.TemporaryDirectory() as folder:
             runs = [
                 measure(rows, cols, 100.0, arguments.binning, Path(folder))

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
+
 TESTS = Path(__file__).parent.parent
 if str(TESTS) not in sys.path:
     sys.path.insert(0, str(TESTS))
@@ -16,6 +18,17 @@ from support.processes import Child, Ioc, wait_for  # noqa: E402
 
 ANGLES = 180
 LOSSES = ("FramesMissed", "FramesDropped", "FramesRejected", "FramesDuplicate")
+MIB = 1 << 20
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Rows and columns of "512x640"."""
+    rows, cols = (int(part) for part in text.split("x"))
+    return rows, cols
+
+
+def rss_mib(process: psutil.Process) -> float:
+    return process.memory_info().rss / MIB
 
 
 class Detector(Child):
@@ -31,18 +44,18 @@ class Detector(Child):
         self.say(line)
         self._answered(line, limit_s)
 
-    def burst(self, count: int, hz: float) -> float:
-        """Send ``count`` frames; the rate that was really reached."""
+    def burst(self, count: int, hz: float, size: tuple[int, int] | None = None) -> float:
+        """Send ``count`` frames, of another size than usual; the rate that was really reached."""
         began = time.monotonic()
-        self.do(self._burst(count, hz))
+        self.do(self._burst(count, hz, size))
         return count / (time.monotonic() - began)
 
     def begin_burst(self, count: int, hz: float) -> None:
         """Send ``count`` frames, without waiting for the end of it."""
-        self.say(self._burst(count, hz))
+        self.say(self._burst(count, hz, None))
 
-    def _burst(self, count: int, hz: float) -> str:
-        line = f"burst {count} start={self.next_id} hz={hz:g}"
+    def _burst(self, count: int, hz: float, size: tuple[int, int] | None) -> str:
+        line = f"burst {count} start={self.next_id} hz={hz:g}{_of_size(size)}"
         self.next_id += count
         return line
 
@@ -52,14 +65,26 @@ class Detector(Child):
             raise RuntimeError(answer)
 
 
-def arm(ioc: Ioc, detector: Detector, hz: float = 100.0) -> None:
-    """Fields, angles and a first half turn: afterwards the run is under way."""
-    detector.do("dark value=0")
-    detector.do("flat value=60000")
-    detector.do(f"theta {40 * ANGLES} step={180 / ANGLES}")
-    ioc.start()
+def _of_size(size: tuple[int, int] | None) -> str:
+    return "" if size is None else f" rows={size[0]} cols={size[1]}"
+
+
+def begin(
+    ioc: Ioc, detector: Detector, angles: int = ANGLES, size: tuple[int, int] | None = None
+) -> int:
+    """Fields and angles, and the run waits for frames; the token of its end."""
+    detector.do(f"dark value=0{_of_size(size)}")
+    detector.do(f"flat value=60000{_of_size(size)}")
+    detector.do(f"theta {40 * angles} step={180 / angles}")
+    token = ioc.start()
     ioc.wait_status("Arming")
     wait_for(lambda: "Arming: asking" not in ioc.status(), 10)
+    return token
+
+
+def arm(ioc: Ioc, detector: Detector, hz: float = 100.0) -> None:
+    """Fields, angles and a first half turn: afterwards the run is under way."""
+    begin(ioc, detector)
     detector.burst(ANGLES + 20, hz)
     wait_for(lambda: ioc.status().startswith("Running"), 60, ioc.status())
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 from bench_ca import Probe, share
-from live_stream import LiveStream, losses  # makes support importable
+from live_stream import LiveStream, losses, rss_mib, size_of  # makes support importable
 from support.ports import LOOPBACK, environment
 from support.processes import Child, wait_for
 
@@ -37,7 +37,6 @@ LATE_S = 2.0
 KILL_EVERY_S = 5.0
 SHOW_EVERY_S = 15.0
 HALF_OPEN = 20
-_MIB = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ class Soak:
         name = self._ioc.prefix + "CenterTweak"
         sample = Sample(
             at_s=time.monotonic() - self._began_s,
-            rss_mib=self._process.memory_info().rss / _MIB,
+            rss_mib=rss_mib(self._process),
             heartbeat=self._ioc.get("HEARTBEAT"),
             watchdog=self._ioc.get("Watchdog"),
             server_running=self._ioc.get("ServerRunning"),
@@ -171,7 +170,7 @@ def main() -> None:
     parser.add_argument("--hz", type=float, default=100.0)
     parser.add_argument("--size", default="512x512")
     arguments = parser.parse_args()
-    rows, cols = (int(part) for part in arguments.size.split("x"))
+    rows, cols = size_of(arguments.size)
     seconds = 60 * arguments.minutes
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         stream = LiveStream(Path(name), rows, cols, arguments.hz, seconds + 120)

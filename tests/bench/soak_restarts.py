@@ -5,7 +5,8 @@
 Each run has another size of frames, StreamBinning or number of angles than the one before; every
 second one has peak tracking beside it, every third is binned anew while it goes on. After each, in
 Idle, memory, open files and threads of the process are read. The exit code is 0 when the second
-half of the runs took no more memory than the first, but for GROWTH_LIMIT_MIB, and no more files.
+half of the runs took no more memory than the first, but for GROWTH_LIMIT_MIB, no more files and no
+more threads.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from live_stream import Detector, ioc_options  # makes support importable
+from live_stream import Detector, begin, ioc_options, rss_mib, size_of  # makes support importable
 from support.ports import ServerPorts
 from support.processes import Ioc, wait_for
 
@@ -30,18 +31,16 @@ SPARE_FRAMES = 20
 SETTLE_S = 2.0  # what was freed is given back a second after the end
 #: bytes of frames that are sent in a second, at most so many frames
 BYTES_HZ, MOST_HZ = 120e6, 100.0
-_MIB = 1 << 20
 
 
 @dataclass(frozen=True)
 class Scan:
-    rows: int
-    cols: int
+    size: tuple[int, int]
     binning: str
     angles: int
 
     def __str__(self) -> str:
-        return f"{self.rows}x{self.cols} {self.binning} {self.angles} angles"
+        return f"{self.size[0]}x{self.size[1]} {self.binning} {self.angles} angles"
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,8 @@ class Restarts:
         ioc = self._ioc
         self._detector.next_id = 1
         ioc.put("StreamBinning", scan.binning, wait=True)
-        size = f"rows={scan.rows} cols={scan.cols}"
-        self._detector.do(f"dark value=0 {size}")
-        self._detector.do(f"flat value=60000 {size}")
-        self._detector.do(f"theta {40 * scan.angles} step={180 / scan.angles}")
         tokens = [self._start_tracking()] if tracking else []
-        tokens.append(ioc.start())
-        ioc.wait_status("Arming")
-        wait_for(lambda: "Arming: asking" not in ioc.status(), 10)
+        tokens.append(begin(ioc, self._detector, scan.angles, scan.size))
         self._half_turn(scan)
         if binned_anew:
             for binning in BINNINGS:
@@ -87,7 +80,7 @@ class Restarts:
 
     def sample(self) -> Sample:
         process = self._process
-        return Sample(process.memory_info().rss / _MIB, process.num_fds(), process.num_threads())
+        return Sample(rss_mib(process), process.num_fds(), process.num_threads())
 
     def _start_tracking(self) -> int:
         ioc = self._ioc
@@ -98,10 +91,8 @@ class Restarts:
     def _half_turn(self, scan: Scan) -> None:
         """As many frames as fill the ring, and until most have come."""
         count = scan.angles + SPARE_FRAMES
-        hz = min(BYTES_HZ / (2 * scan.rows * scan.cols), MOST_HZ)
-        burst = f"burst {count} start={self._detector.next_id} hz={hz:g}"
-        self._detector.next_id += count
-        self._detector.do(f"{burst} rows={scan.rows} cols={scan.cols}")
+        hz = min(BYTES_HZ / (2 * scan.size[0] * scan.size[1]), MOST_HZ)
+        self._detector.burst(count, hz, scan.size)
         most = 0.8 * (self._detector.next_id - 1)
         counters = ("FramesReceived", "FramesMissed")  # a busy machine may lose some
         wait_for(lambda: sum(self._ioc.get(name) for name in counters) > most, 60, "frames")
@@ -128,15 +119,12 @@ def main() -> None:
     parser.add_argument("--restarts", type=int, default=200)
     parser.add_argument("--sizes", nargs="+", default=["512x512", "1024x1224", "300x700"])
     arguments = parser.parse_args()
-    sizes: list[tuple[int, int]] = []
-    for size in arguments.sizes:
-        rows, cols = (int(part) for part in size.split("x"))
-        sizes.append((rows, cols))
-    every = [
-        Scan(rows, cols, binning, angles)
-        for (rows, cols), binning, angles in itertools.product(sizes, BINNINGS, ANGLES)
-    ]
-    step = next(k for k in (7, 5, 11, 1) if len(every) % k)  # neighbours differ in everything
+    if arguments.restarts < 2:
+        parser.error("--restarts: the second half is compared to the first, give 2 or more")
+    sizes = [size_of(size) for size in arguments.sizes]
+    every = [Scan(*parts) for parts in itertools.product(sizes, BINNINGS, ANGLES)]
+    # each comes in turn; neighbours differ in angles and in size, every second one in binning
+    step = next(k for k in (7, 5, 11) if len(every) % k)
     samples: list[Sample] = []
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         ports = ServerPorts()

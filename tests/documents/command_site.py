@@ -17,12 +17,19 @@ from tomostream_ioc.documents import build_chain
 from tomostream_ioc.documents.frame_file import FrameFile
 
 #: processes import for long where the machine is busy
-LIMIT_S = 240.0
+LIMIT_S = 400.0
 SEARCH_RANGE_PX = 8
-FIND = [
-    "--key", KEY, "--diameter", "11", "--percentile", "80", "--separation", "15",
-    "--minmass", "500", "--search-range", str(SEARCH_RANGE_PX),
-]  # fmt: skip
+
+
+def find_options(separation: int, search_range_px: int) -> list[str]:
+    """Peaks and tracks of the scans of these tests."""
+    return [
+        "--key", KEY, "--diameter", "11", "--percentile", "80", "--separation", str(separation),
+        "--minmass", "500", "--search-range", str(search_range_px),
+    ]  # fmt: skip
+
+
+FIND = find_options(15, SEARCH_RANGE_PX)
 
 
 class Command(Child):

@@ -1,4 +1,4 @@
-"""A detector and axes for bluesky's run engine: spots on a grid, as three kinds of documents."""
+"""Spots on a grid as three kinds of documents: of bluesky's run engine, or composed one by one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from typing import Any
 
 import h5py
 import numpy as np
+from event_model import compose_run
 
 KEY = "dexela_image"
 SHAPE = (6, 7)  # points of the scan, slow axis first
 PIXELS = (96, 112)
 N_FRAMES = 3
+N_POINTS = 6  # of `Scan`
 #: y, x, first and last row and column of the scan where it shines, height
 SPOTS = (
     (30.3, 40.6, 0, 5, 0, 6, 900.0),  # everywhere
@@ -24,6 +26,7 @@ SPOTS = (
 )
 LOCATE: dict[str, Any] = {"diameter": 11, "percentile": 80, "separation": 15}
 BACKGROUND = 100.0
+_FIRST = 9  # point of `Scan`: there a second spot begins to shine
 
 
 def shines(spot: int, point: tuple[int, int]) -> bool:
@@ -231,3 +234,48 @@ class StreamDetector(_FileDetector):
 
     def read(self):
         return {}
+
+
+class Scan:
+    """Documents of a run of N_POINTS, pixels inside, or in ``path`` by StreamDatum."""
+
+    def __init__(self, path=None):
+        self.bundle: Any = compose_run(metadata={"shape": list(SHAPE), "snaking": [False, False]})
+        self.uid = self.bundle.start_doc["uid"]
+        key: dict[str, Any] = {
+            "dtype": "array", "dtype_numpy": "<u2", "shape": [N_FRAMES, *PIXELS], "source": "SIM",
+        }  # fmt: skip
+        if path is not None:
+            key["external"] = "STREAM:"
+        described = self.bundle.compose_descriptor(name="primary", data_keys={KEY: key})  # type: ignore[dict-item]
+        self.head = [("start", self.bundle.start_doc), ("descriptor", described.descriptor_doc)]
+        self.points: list[tuple[str, Any]] = []
+        if path is None:
+            for n in range(N_POINTS):
+                data = {KEY: frames_at(divmod(n + _FIRST, SHAPE[1]))}
+                event = described.compose_event(data=data, timestamps={KEY: 1.0})
+                self.points.append(("event", event))
+        else:
+            resource = self.bundle.compose_stream_resource(
+                mimetype="application/x-hdf5", uri=f"file://localhost{path}", data_key=KEY,
+                parameters={"dataset": "/entry/data/data", "chunk_shape": [1, *PIXELS]},
+            )  # fmt: skip
+            self.head.append(("stream_resource", resource.stream_resource_doc))
+            for n in range(N_POINTS):
+                datum = resource.compose_stream_datum(
+                    indices={"start": n, "stop": n + 1},
+                    seq_nums={"start": n + 1, "stop": n + 2},
+                    descriptor=described.descriptor_doc,
+                )
+                self.points.append(("stream_datum", datum))
+        self.stop = [("stop", self.bundle.compose_stop())]
+
+    @property
+    def all(self):
+        return [*self.head, *self.points, *self.stop]
+
+
+def write_frames(path):
+    with h5py.File(path, "w") as file:
+        frames = [frames_at(divmod(n + _FIRST, SHAPE[1])) for n in range(N_POINTS)]
+        file["/entry/data/data"] = np.concatenate(frames)

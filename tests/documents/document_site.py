@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import os
-
+from command_site import LIMIT_S, Command, find_options
 from crystal_scan import KEY
 from support.ports import free_port
-from support.processes import Child
 
 from tomostream_ioc.documents import Database
 
-#: processes import for long where the machine is busy
-LIMIT_S = 400.0
 SEARCH_RANGE_PX = 5
 SEED = 3
 SHAPE = (10, 12)
-FIND = [
-    "--key", KEY, "--diameter", "11", "--percentile", "80", "--separation", "12",
-    "--minmass", "500", "--search-range", str(SEARCH_RANGE_PX),
-]  # fmt: skip
-
-
-class Command(Child):
-    def __init__(self, folder, *arguments: object):
-        super().__init__(
-            ["-m", "tomostream_ioc.documents", *(str(each) for each in arguments)],
-            dict(os.environ, PYTHONUNBUFFERED="1", PYTHONPATH=os.getcwd(), PWD=str(folder)),
-        )
+FIND = find_options(12, SEARCH_RANGE_PX)
 
 
 class Site:
@@ -53,7 +38,7 @@ class Site:
         self.truth = folder / "truth.npz"
 
     def start(self, *arguments: object) -> Command:
-        self.children.append(Command(self.folder, *arguments))
+        self.children.append(Command(*arguments))
         return self.children[-1]
 
     def serve(self, *options: object) -> Command:

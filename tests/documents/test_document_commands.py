@@ -8,8 +8,9 @@ import signal
 import h5py
 import numpy as np
 import pytest
+from command_site import LIMIT_S
 from crystal_scan import KEY
-from document_site import FIND, LIMIT_S, SEARCH_RANGE_PX, SEED, SHAPE, Site, frames_so_far, uid_of
+from document_site import FIND, SEARCH_RANGE_PX, SEED, SHAPE, Site, frames_so_far, uid_of
 from scipy.spatial import KDTree
 from support.processes import wait_for
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import signal
-from typing import Any
 
-import h5py
-import numpy as np
 import pytest
 from command_site import FIND, LIMIT_S, Command, chain_here
-from crystal_scan import KEY, N_FRAMES, PIXELS, SHAPE, frames_at
+from crystal_scan import KEY, N_FRAMES, N_POINTS, PIXELS, Scan, write_frames
 from event_model import compose_run
 from support.ports import free_port
 from support.processes import wait_for
@@ -23,52 +20,6 @@ from tomostream_ioc.documents.transport.address import Address
 pytestmark = pytest.mark.timeout(600)
 SILENT_S = 1.0
 CLOSE_S = 6.0
-N = 6
-
-
-class Scan:
-    """Documents of a run of N points, pixels inside, or in ``path`` by StreamDatum."""
-
-    def __init__(self, path=None):
-        self.bundle: Any = compose_run(metadata={"shape": list(SHAPE), "snaking": [False, False]})
-        self.uid = self.bundle.start_doc["uid"]
-        key: dict[str, Any] = {
-            "dtype": "array", "dtype_numpy": "<u2", "shape": [N_FRAMES, *PIXELS], "source": "SIM",
-        }  # fmt: skip
-        if path is not None:
-            key["external"] = "STREAM:"
-        described = self.bundle.compose_descriptor(name="primary", data_keys={KEY: key})  # type: ignore[dict-item]
-        self.head = [("start", self.bundle.start_doc), ("descriptor", described.descriptor_doc)]
-        self.points: list[tuple[str, Any]] = []
-        if path is None:
-            for n in range(N):
-                data = {KEY: frames_at(divmod(n + 9, SHAPE[1]))}
-                event = described.compose_event(data=data, timestamps={KEY: 1.0})
-                self.points.append(("event", event))
-        else:
-            resource = self.bundle.compose_stream_resource(
-                mimetype="application/x-hdf5", uri=f"file://localhost{path}", data_key=KEY,
-                parameters={"dataset": "/entry/data/data", "chunk_shape": [1, *PIXELS]},
-            )  # fmt: skip
-            self.head.append(("stream_resource", resource.stream_resource_doc))
-            for n in range(N):
-                datum = resource.compose_stream_datum(
-                    indices={"start": n, "stop": n + 1},
-                    seq_nums={"start": n + 1, "stop": n + 2},
-                    descriptor=described.descriptor_doc,
-                )
-                self.points.append(("stream_datum", datum))
-        self.stop = [("stop", self.bundle.compose_stop())]
-
-    @property
-    def all(self):
-        return [*self.head, *self.points, *self.stop]
-
-
-def write_frames(path):
-    with h5py.File(path, "w") as file:
-        frames = [frames_at(divmod(n + 9, SHAPE[1])) for n in range(N)]
-        file["/entry/data/data"] = np.concatenate(frames)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +107,7 @@ def test_the_server_reads_files_where_it_may_and_no_others(served, allowed, tmp_
         outside = Scan(path)
         send(outside.all)
         partial = server.expect(f"Run {outside.uid} is partial", LIMIT_S)
-        assert f"{N} frames failed" in partial
+        assert f"{N_POINTS} frames failed" in partial
         assert "may not be read" in partial
         assert "--read-from" in partial
         assert " 0 peaks" in partial
@@ -171,7 +122,7 @@ def test_resources_and_odd_uris_are_refused_as_well(tmp_path, caplog):
         processor = ImageProcessor(KEY, read_from=[tmp_path])
         for name, doc in scan.all:
             processor(name, doc)
-        assert processor.counts.failed == N
+        assert processor.counts.failed == N_POINTS
         assert "is no file's URI" in caplog.text
     bundle = compose_run()
     key = {"dtype": "array", "shape": [N_FRAMES, *PIXELS], "source": "SIM", "external": "FILE:"}
@@ -220,7 +171,7 @@ def test_the_record_of_a_silent_run_is_closed_with_it(db):
         server.take(name, doc)
     server.close("the test is over")
     assert writer.flush()
-    assert writer.failed == N - 4 + 1  # two points and the stop
+    assert writer.failed == N_POINTS - 4 + 1  # two points and the stop
     writer.close()
     stop = db[dead.uid].stop or {}
     assert (stop["exit_status"], "fell silent" in stop["reason"]) == ("abort", True)
@@ -232,5 +183,5 @@ def test_the_record_of_a_silent_run_is_closed_with_it(db):
         key=min,
     )  # fmt: skip
     assert first == {1, 2, 3, 4}
-    assert second == set(range(5, N + 1))
+    assert second == set(range(5, N_POINTS + 1))
     assert any("recording failed" in line for line in said)

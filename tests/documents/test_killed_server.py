@@ -6,7 +6,8 @@ import signal
 
 import numpy as np
 import pytest
-from document_site import LIMIT_S, SHAPE, Site, frames_so_far, uid_of
+from command_site import LIMIT_S
+from document_site import SHAPE, Site, frames_so_far, uid_of
 from support.processes import wait_for
 
 from tomostream_ioc.documents import open_database, read_peaks, read_tracks
@@ -34,8 +35,8 @@ def test_a_server_killed_in_a_run_leaves_what_it_stored(tmp_path):
         # the next server takes the next run, into the same folder
         again = site.serve()
         scan.process.kill()
+        second = site.start("simulate", *site.scan, "--rate", 40)  # it waits for the server
         again.expect("Connected", LIMIT_S)
-        second = site.start("simulate", *site.scan, "--rate", 40)
         whole = again.expect("Run ", LIMIT_S)
         while " is " not in whole:
             whole = again.expect("Run ", LIMIT_S)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import sqlite3
 
 import pytest
 from command_site import chain_here
+from crystal_scan import Scan
+from database_tables import Tables
 from support.ports import free_port
 from support.processes import wait_for
-from test_document_silence import Scan
 
-from tomostream_ioc.documents import Database, open_database, read_peaks, read_tracks
+from tomostream_ioc.documents import Database, read_peaks, read_tracks
 from tomostream_ioc.documents.background_writer import BackgroundWriter
 from tomostream_ioc.documents.counts import RecordCounts
 from tomostream_ioc.documents.server import Server
@@ -22,34 +21,12 @@ from tomostream_ioc.documents.transport.address import Address
 pytestmark = pytest.mark.timeout(600)
 
 
-class Tables:
-    """The tables of a database, to be taken away and brought back."""
-
-    def __init__(self, folder):
-        self.file = folder / "tables.sqlite"
-
-    def rename(self, there: str, then: str) -> None:
-        with contextlib.closing(sqlite3.connect(self.file, isolation_level=None)) as other:
-            listed = list(other.execute("SELECT name FROM sqlite_master WHERE type = 'table'"))
-            names = [name for (name,) in listed if name.startswith(there)]
-            assert names
-            for name in names:
-                other.execute(f"ALTER TABLE {name} RENAME TO {then}{name.removeprefix(there)}")
-
-    def away(self) -> None:
-        self.rename("table_", "away_")
-
-    def back(self) -> None:
-        self.rename("away_", "table_")
-
-
 class Recording:
     """A server in this process, and what it says; half of a scan is stored."""
 
-    def __init__(self, folder, stack):
-        db = stack.enter_context(open_database(folder))
-        self.tables = Tables(folder)
-        self.db = Database(db.client, folder / "images", flush_s=0.3)
+    def __init__(self, db, tables):
+        self.tables = tables
+        self.db = Database(db.client, tables.file.parent / "images", flush_s=0.3)
         self.writer = BackgroundWriter(self.db)
         self.chain = chain_here(db=self.writer)
         self.said: list[str] = []
@@ -82,10 +59,13 @@ class Recording:
 
 
 @pytest.fixture
-def recording(tmp_path, monkeypatch):
+def recording(db, database_folder, monkeypatch):
     monkeypatch.setattr("tiled.client.utils.TILED_RETRY_ATTEMPTS", 1)  # of 10, in 45 s
-    with contextlib.ExitStack() as stack:
-        yield Recording(tmp_path, stack)
+    tables = Tables(database_folder / "tables.sqlite")
+    try:
+        yield Recording(db, tables)
+    finally:
+        tables.back()  # other tests have the same database
 
 
 def test_rows_that_came_later_are_no_loss(recording):

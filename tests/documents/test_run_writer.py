@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from bluesky_tiled_plugins import TiledWriter
 from crystal_scan import BACKGROUND, KEY, PIXELS, frames_at
+from database_tables import Tables
 from event_model import compose_run
 from support.processes import wait_for
 from tiled.client.container import Container
@@ -202,55 +203,59 @@ def test_rows_are_stored_when_their_time_has_come(db):
     writer.close()
 
 
-def test_a_row_waits_no_longer_than_said(db):
+def test_a_row_waits_no_longer_than_said(db, monkeypatch):
     """A database that nobody asks between the documents, as when a run engine inserts into it."""
+    now_s = 100.0
+    clock = SimpleNamespace(monotonic=lambda: now_s)
+    monkeypatch.setattr("tomostream_ioc.documents.run_writer.time", clock)
     timed = Database(db.client, db._files.folder, flush_s=0.2)
     run = DerivedRun(ROOT, "timed", {}, timed.insert, {})
     page_of(run, 1)
     assert rows_in(db, run.uid) == []
-    time.sleep(0.25)
+    now_s += 0.15
     page_of(run, 2)
-    assert rows_in(db, run.uid) == [1, 2]
+    assert rows_in(db, run.uid) == []
+    now_s += 0.1
     page_of(run, 3)
-    timed.flush()
     assert rows_in(db, run.uid) == [1, 2, 3]
+    page_of(run, 4)
+    now_s += 0.01
+    timed.flush()
+    assert rows_in(db, run.uid) == [1, 2, 3, 4]
     run.stop("success", "")
 
 
-def test_what_waits_is_stored_when_the_database_is_closed(tmp_path):
-    with open_database(tmp_path) as db:
-        run = DerivedRun(ROOT, "peak_tracker", {}, db.insert, {})
+def test_what_waits_is_stored_when_the_database_is_closed(db, database_folder):
+    with open_database(database_folder) as other:
+        run = DerivedRun(ROOT, "peak_tracker", {}, other.insert, {})
         page_of(run, 1)
-    with open_database(tmp_path) as db:
-        assert list(read_peaks(db, run.uid)["frame"]) == [1] * 4
-        assert db[run.uid].stop is None
+    assert list(read_peaks(db, run.uid)["frame"]) == [1] * 4
+    assert db[run.uid].stop is None
 
 
-def test_rows_that_the_database_refused_come_later(tmp_path, caplog, monkeypatch):
+def test_rows_that_the_database_refused_come_later(db, database_folder, caplog, monkeypatch):
     """Somebody moves the table away, and back: nothing is lost, none comes twice, it is said."""
     monkeypatch.setattr("tiled.client.utils.TILED_RETRY_ATTEMPTS", 1)  # of 10, in 45 s
-    with open_database(tmp_path) as db:
-        timed = Database(db.client, tmp_path / "images", flush_s=0.3)
-        writer = BackgroundWriter(timed)
-        run = DerivedRun(ROOT, "timed", {}, writer.insert, {})
-        page_of(run, 1)
-        writer.flush()
-        other = sqlite3.connect(tmp_path / "tables.sqlite", isolation_level=None)
-        tables = [name for (name,) in other.execute("SELECT name FROM sqlite_master") if name]
-        (name,) = [name for name in tables if name.startswith("table_")]
-        other.execute(f"ALTER TABLE {name} RENAME TO away")
+    tables = Tables(database_folder / "tables.sqlite")
+    timed = Database(db.client, database_folder / "images", flush_s=0.3)
+    writer = BackgroundWriter(timed)
+    run = DerivedRun(ROOT, "timed", {}, writer.insert, {})
+    page_of(run, 1)
+    writer.flush()
+    tables.away()
+    try:
         page_of(run, 2)
         wait_for(lambda: writer.failed, 100.0)
         assert "not recorded" in caplog.text
         page_of(run, 3)
-        other.execute(f"ALTER TABLE away RENAME TO {name}")
-        other.close()
-        wait_for(lambda: rows_in(db, run.uid) == [1, 2, 3], 100.0)
-        page_of(run, 4)
-        run.stop("success", "")
-        writer.close()
-        table = db.client[run.uid]["primary"].base["internal"].read()
-        assert list(table["seq_num"]) == list(range(1, 17))
+    finally:
+        tables.back()  # other tests have the same database
+    wait_for(lambda: rows_in(db, run.uid) == [1, 2, 3], 100.0)
+    page_of(run, 4)
+    run.stop("success", "")
+    writer.close()
+    table = db.client[run.uid]["primary"].base["internal"].read()
+    assert list(table["seq_num"]) == list(range(1, 17))
 
 
 def test_the_writer_holds_no_more_than_it_may():

@@ -1,4 +1,4 @@
-"""What the Triton kernels compute, by torch on the CPU; `interpreted_triton` compares them.
+"""What the Triton kernels compute, by torch on the CPU; `interpreted_kernels` compares them.
 
 Each takes the last number of the grid and the kernel's arguments by name.
 """

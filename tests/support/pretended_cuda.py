@@ -47,8 +47,9 @@ _WAITS = {
 class PretendedGpu(TorchDispatchMode):
     """``with PretendedGpu() as gpu:`` torch.cuda has ``n_devices`` GPUs of ``n_bytes`` each.
 
-    ``fail_at`` the so manieth allocation from now on raises that memory is out, ``lost`` lets
-    everything fail as a GPU does that fell off the bus, ``refuses_graphs`` all recording.
+    ``fail_at``: the n-th allocation from now on raises that memory is out, with ``fails_on`` those
+    after it as well. ``lost``: everything fails as on a GPU that fell off the bus,
+    ``refuses_graphs``: all recording does.
     ``waited`` lists where the host has waited. At its end problems of other moments are raised.
     """
 
@@ -57,7 +58,7 @@ class PretendedGpu(TorchDispatchMode):
         self.n_bytes, self.n_devices = n_bytes, n_devices
         self.used = 0
         self.fail_at: int | None = None
-        self.lost = self.refuses_graphs = False
+        self.fails_on = self.lost = self.refuses_graphs = False
         self.waited: list[str] = []
         self.problems: list[str] = []
         self.n_launched = 0
@@ -95,6 +96,7 @@ class PretendedGpu(TorchDispatchMode):
         }  # fmt: skip
         for name, value in replaced.items():
             self._stack.enter_context(mock.patch.object(torch.cuda, name, value))
+        # create: torch that is built for the CPU alone has none
         self._stack.enter_context(mock.patch.object(torch._C, "_host_emptyCache", create=True))
         from tomostream_ioc.recon.gpu import filter as filtering
         from tomostream_ioc.recon.gpu import project
@@ -206,9 +208,11 @@ class PretendedGpu(TorchDispatchMode):
 
     def allocated(self, inner: torch.Tensor, device: torch.device) -> CudaTensor:
         n_bytes = inner.untyped_storage().nbytes()
+        fails = False
         if self.fail_at is not None:
             self.fail_at -= 1
-        if self.used + n_bytes > self.n_bytes or self.fail_at == 0:
+            fails = n_bytes > 0 and (self.fail_at == 0 or (self.fails_on and self.fail_at < 0))
+        if fails or self.used + n_bytes > self.n_bytes:
             raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {n_bytes} bytes")
         self.used += n_bytes
         return CudaTensor(inner, Block(self, inner, device))

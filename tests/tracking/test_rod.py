@@ -5,8 +5,8 @@ grain's map overlaps its truth with an IoU above 0.9, no track mixes two grains,
 right to 0.2 pixel: that of each track, and that of each peak whose counting noise allows it.
 """
 
-from functools import cache, partial
-from itertools import product
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,33 +40,40 @@ def _quiet():
     trackpy.quiet()
 
 
-@cache
-def found(seed):
-    """The peaks on the images of a rod, by the point of the grid."""
-    rod = CrystalRod(seed=seed)
+@pytest.fixture(scope="module", params=SEEDS)
+def found(request):
+    """The seed of a rod, and the peaks on its images by the point of the grid."""
+    rod = CrystalRod(seed=request.param)
     empty = rod.empty_frames()[: N_EMPTY // rod.n_frames]
     background = average_frames(np.concatenate([rod.frames(int(frame)) for frame in empty]))
     subtract = BackgroundSubtractor(background, np.float64)
     images = enumerate(rod.points(), start=1)
-    return {rod.grid.index(frame): LOCATE(subtract(each)) for frame, each in images}
+    peaks = {rod.grid.index(frame): LOCATE(subtract(each)) for frame, each in images}
+    return request.param, peaks
 
 
-@pytest.fixture(
-    scope="module",
-    params=product(SEEDS, (True, False)),
-    ids=lambda param: f"{param[0]}-{'snaked' if param[1] else 'straight'}",
-)
-def tracked(request):
-    """A rod that is scanned one way or the other, and its peaks linked as they came."""
-    seed, snaking = request.param
-    rod, peaks = CrystalRod(snaking=snaking, seed=seed), found(seed)
+class Tracked(NamedTuple):
+    """A scanned rod, its peaks linked as they came, the Bragg peaks among them, and its maps."""
+
+    rod: CrystalRod
+    linked: pd.DataFrame
+    bragg: pd.DataFrame
+    maps: CrystalMaps
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["snaked", "straight"])
+def tracked(found, request):
+    """A rod that is scanned one way or the other."""
+    seed, peaks = found
+    rod = CrystalRod(snaking=request.param, seed=seed)
     linker = OnlineLinker(SEARCH_RANGE_PX, grid=rod.grid)
     maps = CrystalMaps(rod.grid)
     parts = []
     for frame in range(1, rod.n_points + 1):
         parts.append(linker.link(peaks[rod.grid.index(frame)].assign(frame=frame), frame))
         maps.add(parts[-1])
-    return rod, pd.concat(parts, ignore_index=True), maps
+    linked = pd.concat(parts, ignore_index=True)
+    return Tracked(rod, linked, with_truth(rod, linked), maps)
 
 
 def with_truth(rod, linked):
@@ -103,8 +110,7 @@ def overlap(made, true):
 
 
 def test_no_track_mixes_two_grains(tracked):
-    rod, linked, _ = tracked
-    bragg = with_truth(rod, linked)
+    rod, bragg = tracked.rod, tracked.bragg
     assert set(bragg.groupby("particle")["grain"].nunique()) == {1}
     assert set(bragg.groupby("particle")["peak"].nunique()) == {1}
     # one peak, one track: the scan's turns break none
@@ -115,8 +121,7 @@ def test_no_track_mixes_two_grains(tracked):
 
 
 def test_positions_are_right_to_a_fifth_of_a_pixel(tracked):
-    rod, linked, maps = tracked
-    bragg = with_truth(rod, linked)
+    rod, _, bragg, maps = tracked
     assert np.quantile(bragg["off_px"], 0.95) < 0.2
     of_track = bragg.groupby("particle")["peak"].first()
     stack = maps.maps(of_track.index)
@@ -128,8 +133,7 @@ def test_positions_are_right_to_a_fifth_of_a_pixel(tracked):
 
 def test_each_peak_is_as_right_as_counting_allows(tracked):
     """The faintest have a deviation of 0.075 pixel along each axis: 3 % of those lie beyond 0.2."""
-    rod, linked, _ = tracked
-    bragg = with_truth(rod, linked)
+    rod, bragg = tracked.rod, tracked.bragg
     ratio, sigma_px = counting(rod, bragg)
     clear = bragg[np.asarray(ratio) > 50]
     assert len(clear) > 0.85 * len(bragg)
@@ -144,8 +148,7 @@ def test_each_peak_is_as_right_as_counting_allows(tracked):
 
 
 def test_maps_by_track_overlap_every_grain(tracked):
-    rod, linked, maps = tracked
-    bragg = with_truth(rod, linked)
+    rod, linked, bragg, maps = tracked
     for grain, true in enumerate(rod.truth.masks):
         tracks = bragg.loc[bragg["grain"] == grain, "particle"].unique()
         made = maps.maps(tracks).maps
@@ -158,8 +161,7 @@ def test_maps_by_track_overlap_every_grain(tracked):
 
 
 def test_mass_follows_the_counts(tracked):
-    rod, linked, _ = tracked
-    bragg = with_truth(rod, linked)
+    bragg = tracked.bragg
     assert np.corrcoef(bragg["mass"], bragg["counts"])[0, 1] > 0.99
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tomostream_ioc.__main__ import main
 from tomostream_ioc.config import parse, resolve_macros
 from tomostream_ioc.epics.database import template_macros
 from tomostream_ioc.errors import ConfigError
@@ -108,25 +109,47 @@ def test_a_folder_of_images_may_be_made_later(tmp_path):
     assert parse(["--read-from", str(tmp_path / "later")]).read_from == (tmp_path / "later",)
 
 
-def run(*arguments, cwd=ROOT):
+def run(*arguments):
+    """The program as a process: takes a second, so for what shows only there."""
     return subprocess.run(
         [sys.executable, "-m", "tomostream_ioc", *arguments],
         capture_output=True,
         text=True,
         timeout=60,
-        cwd=cwd,
+        cwd=ROOT,
     )
+
+
+def assert_refused(ended, reason):
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    lines = ended.stderr.splitlines()
+    assert len(lines) == 1, ended.stderr
+    assert lines[0].startswith("tomostream_ioc: ")
+    assert reason in lines[0]
+
+
+@pytest.fixture
+def run_here(monkeypatch, capsys):
+    """The program in this process, whose garbage is collected and whose log is pytest's."""
+    monkeypatch.setattr("tomostream_ioc.arguments.end_quickly", lambda: None)
+    monkeypatch.setattr("tomostream_ioc.console.set_up_logging", lambda *_: None)
+    monkeypatch.chdir(ROOT)
+
+    def run_here(*arguments):
+        exit_code = main(arguments)
+        return subprocess.CompletedProcess(arguments, exit_code, *capsys.readouterr())
+
+    return run_here
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--no-such-option"], "unrecognized arguments: --no-such-option"),
         (["--P"], "expected one argument"),
         (["--substitutions", "no/such.file"], "no/such.file"),
         (["--simulate", "no_such_scan.h5"], "there is no such file"),
         (["--device", "tpu"], "use auto, cpu, cuda or cuda:k"),
-        (["--device", "cuda:99"], "cuda:99"),
         (["--seconds", "-1"], "positive number of seconds"),
         (["--P", "$(NOT_THERE)"], "NOT_THERE"),
         (["--png", "slices.xyz"], "ends in .png"),
@@ -138,7 +161,6 @@ def run(*arguments, cwd=ROOT):
         (["--P", '{"ts":1}'], "can't be in a record's name"),
         (["--P", "\u00e4:"], "can't be in a record's name"),
         (["--RECON_PVA", ""], "the slices need a channel name"),
-        (["--RECON_PVA", "2bmb:TomoStream:Center"], "2bmb:TomoStream:Center is a record"),
         (["--interfaces", "nohost"], "'nohost' is no IPv4 address"),
         (["--interfaces", ""], "'' is no IPv4 address"),
         (["--interfaces", "192.0.2.1"], "this machine has no such address"),
@@ -150,41 +172,49 @@ def run(*arguments, cwd=ROOT):
         (["--autosave-dir", f"{__file__}/below"], "this is no folder"),
     ],
 )
-def test_what_can_not_be_used_ends_with_one_line_and_exit_code_2(arguments, reason):
-    ended = run(*arguments)
-    assert ended.returncode == 2
-    assert ended.stdout == ""
-    lines = ended.stderr.splitlines()
-    assert len(lines) == 1, ended.stderr
-    assert lines[0].startswith("tomostream_ioc: ")
-    assert reason in lines[0]
+def test_what_can_not_be_used_ends_with_one_line_and_exit_code_2(run_here, arguments, reason):
+    assert_refused(run_here(*arguments), reason)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        # before any library is loaded; with all of them; when threads have started
+        (["--no-such-option"], "unrecognized arguments: --no-such-option"),
+        (["--device", "cuda:99"], "cuda:99"),
+        (["--RECON_PVA", "2bmb:TomoStream:Center"], "2bmb:TomoStream:Center is a record"),
+    ],
+)
+def test_the_process_ends_with_one_line_and_exit_code_2(arguments, reason):
+    assert_refused(run(*arguments), reason)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("EPICS_CA_SERVER_PORT", "abc"),
         ("EPICS_CA_SERVER_PORT", "70000"),
-        ("EPICS_CA_MAX_ARRAY_BYTES", "many"),
         ("EPICS_PVAS_SERVER_PORT", "99999"),
         ("EPICS_PVAS_BROADCAST_PORT", "-1"),
     ],
 )
-def test_a_wrong_variable_of_the_environment_ends_with_one_line(monkeypatch, name, value):
+def test_a_variable_that_is_no_port_ends_with_one_line(monkeypatch, run_here, name, value):
     monkeypatch.setenv(name, value)
-    ended = run("--interfaces", "127.0.0.1", "--seconds", "1")
-    assert ended.returncode == 2
-    assert len(ended.stderr.splitlines()) == 1, ended.stderr
-    assert name in ended.stderr
+    assert_refused(run_here("--interfaces", "127.0.0.1", "--seconds", "1"), name)
 
 
-def test_substitutions_file_that_can_not_be_read_names_file_and_line(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "value"), [("EPICS_CA_SERVER_PORT", "abc"), ("EPICS_CA_MAX_ARRAY_BYTES", "many")]
+)
+def test_a_variable_that_libraries_choke_on_ends_with_one_line(monkeypatch, name, value):
+    """Also where one reads it while it is imported."""
+    monkeypatch.setenv(name, value)
+    assert_refused(run("--interfaces", "127.0.0.1", "--seconds", "1"), name)
+
+
+def test_substitutions_file_that_can_not_be_read_names_file_and_line(run_here, tmp_path):
     wrong = tmp_path / "wrong.substitutions"
     wrong.write_text('file "tomoStream.template" {\npattern {P, R}\n{a:, }}}}\n')
-    ended = run("--substitutions", str(wrong))
-    assert ended.returncode == 2
-    assert len(ended.stderr.splitlines()) == 1
-    assert "wrong.substitutions" in ended.stderr
+    assert_refused(run_here("--substitutions", str(wrong)), "wrong.substitutions")
 
 
 def test_list_pvs_prints_every_record():
@@ -194,6 +224,11 @@ def test_list_pvs_prints_every_record():
     assert "x:y:StreamRecon" in ended.stdout  # the initial value of ReconPVAName
 
 
-def test_version_and_help():
-    assert "tomostream_ioc" in run("--version").stdout
-    assert "--simulate" in run("--help").stdout
+@pytest.mark.parametrize(
+    ("option", "says"), [("--version", "tomostream_ioc"), ("--help", "--simulate")]
+)
+def test_version_and_help(run_here, capsys, option, says):
+    with pytest.raises(SystemExit) as left:
+        run_here(option)
+    assert left.value.code == 0
+    assert says in capsys.readouterr().out

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from support.processes import wait_for
 
 from tomostream_ioc.epics.lendable_loop import LendableLoop
 
@@ -73,7 +74,7 @@ def test_what_was_left_to_the_loop_before_an_error_is_done_at_once(loop):
     borrow(loop, lambda: None)  # the turn was given back
 
 
-def test_the_borrower_may_end_the_loop(loop):
+def test_the_borrower_may_end_the_loop():
     """The loop is closed at once by who ran it: nothing may be called on it after that."""
     for _ in range(100):
         other = LendableLoop()
@@ -83,15 +84,17 @@ def test_the_borrower_may_end_the_loop(loop):
             other.run_until_complete(end)
             other.close()
 
-        thread = threading.Thread(target=run)
+        thread = threading.Thread(target=run, daemon=True)
         thread.start()
         borrow(other, end.set_result, None)
         thread.join(_LIMIT_S)
+        assert not thread.is_alive()
         assert other.is_closed()
 
 
 def test_files_may_be_watched_anew_by_the_borrower_while_they_wake_the_loop(loop):
     come = threading.Event()
+    by_the_old_reader = []
     ours, theirs = socket.socketpair()
 
     def watch_anew():
@@ -105,10 +108,11 @@ def test_files_may_be_watched_anew_by_the_borrower_while_they_wake_the_loop(loop
         come.set()
 
     with ours, theirs:
-        borrow(loop, loop.add_reader, ours, pytest.fail)
+        borrow(loop, loop.add_reader, ours, by_the_old_reader.append, 1)
         borrow(loop, watch_anew)
         assert come.wait(_LIMIT_S)
         borrow(loop, loop.remove_reader, ours)
+    assert by_the_old_reader == []
 
 
 def test_a_busy_loop_lends_nothing(loop):
@@ -148,8 +152,11 @@ def test_a_loop_that_does_not_run_lends_nothing():
 
 
 def test_a_loop_in_debug_mode_lends_nothing(loop):
+    borrow(loop, lambda: None)  # it is one that lends
     loop.set_debug(True)
-    assert not any(loop.borrow(pytest.fail) for _ in range(100))
+    called = []
+    assert not any(loop.borrow(called.append, 1) for _ in range(100))
+    assert called == []
     loop.set_debug(False)
     borrow(loop, lambda: None)
 
@@ -202,9 +209,10 @@ def test_who_borrows_without_end_does_not_keep_the_loop_from_its_turns(loop):
     threads = [threading.Thread(target=borrower) for _ in range(2)]
     for thread in threads:
         thread.start()
-    time.sleep(1.0)
-    over.set()
-    for thread in threads:
-        thread.join(_LIMIT_S)
+    try:
+        wait_for(lambda: len(ticks) > 10, 30)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(_LIMIT_S)
     ticking.result(_LIMIT_S)
-    assert len(ticks) > 10

@@ -70,9 +70,11 @@ async def main():
     busy = False
     while mib() > while_busy / 2 and not tidying.done():
         await asyncio.sleep(0.05)
+    given_back = mib()
     again = work()
     await asyncio.sleep(0.5)
-    print(json.dumps([kept, while_busy - before, mib() - before]))
+    sizes = [size - before for size in (while_busy, given_back, mib())]
+    print(json.dumps([kept, tidying.done(), *sizes]))
 
 asyncio.run(asyncio.wait_for(main(), 30))
 """
@@ -82,7 +84,9 @@ asyncio.run(asyncio.wait_for(main(), 30))
 def test_what_is_free_is_given_back_once_when_work_has_ended():
     command = [sys.executable, "-c", IDLE_SCRIPT]
     result = subprocess.run(command, check=True, capture_output=True, timeout=60)
-    kept, while_busy, afterwards = json.loads(result.stdout)
+    kept, has_ended, while_busy, given_back, afterwards = json.loads(result.stdout)
     assert kept
+    assert not has_ended
     assert while_busy > 600
+    assert given_back < while_busy / 2
     assert afterwards > 600  # not while nothing has worked

@@ -13,7 +13,7 @@ from support.peak_images import as_pixels, diffraction
 from support.pretended_cuda import PretendedGpu
 from support.pretended_memory import NotOnAGpu
 
-from tomostream_ioc.errors import ArmingError
+from tomostream_ioc.errors import ArmingError, EngineError
 from tomostream_ioc.model.params import ReconParams
 from tomostream_ioc.recon.devices import pinned_empty
 from tomostream_ioc.recon.engine import OrthoEngine
@@ -203,15 +203,20 @@ def test_each_allocation_may_be_the_one_that_is_too_much():
         left = gpu.used
         for fail_at in (3, 30, 60, 90):
             gpu.fail_at = fail_at
-            try:
-                engine = engine_on("cuda", "triton")
-            except ArmingError:
-                continue
+            engine = engine_on("cuda", "triton")
             got = hurried(engine)
             n_fell_back += engine.memory.note.startswith("out of memory while running, now ")
             assert_same(got, expected)
             engine.release()
             del engine
+            gc.collect()
+            assert gpu.used <= left
+        gpu.fails_on = True  # also what the smallest policy takes
+        for fail_at in (3, 30, 60):
+            gpu.fail_at = fail_at
+            with pytest.raises((ArmingError, EngineError), match="memory") as refused:
+                hurried(engine_on("cuda", "triton"))
+            del refused
             gc.collect()
             assert gpu.used <= left
     assert n_fell_back
