@@ -9,6 +9,8 @@ from support.processes import Child, Ioc, wait_for
 
 PVA_TESTS = Path(__file__).parent.parent / "pva"
 ROWS, COLS, ANGLES = 32, 48, 60
+#: for --simulate, where what is scanned does not matter: the phantom's own size takes seconds
+SMALL_SCAN = "--sim-arguments=--size 32 --angles 10"
 FRAME_TYPES = {"Projection": 0, "FlatField": 1, "DarkField": 2}
 
 
@@ -33,7 +35,8 @@ class Script(Child):
 class Rig:
     """Detector, tomoScan and IOC; frames are numbered from 1 in each run.
 
-    ``more`` are further options of the IOC, ``others`` further servers that it is to reach.
+    ``more`` are further options of the IOC, ``timeout_s`` is how long a channel may take to answer,
+    ``others`` are further servers that the IOC is to reach.
     """
 
     def __init__(
@@ -42,6 +45,7 @@ class Rig:
         *more: str,
         rows: int = ROWS,
         cols: int = COLS,
+        timeout_s: float = 8,
         others: tuple[ServerPorts, ...] = (),
     ):
         self._size = rows, cols
@@ -51,14 +55,21 @@ class Rig:
         self.start_tomoscan()
         options = (
             "--TOMO_SCAN T:TS: --IMAGE_P T:TS:PvaPluginPVPrefix --THETA_PVA T:StreamTheta "
-            "--DARK_PVA T:StreamDarkFields --FLAT_PVA T:StreamFlatFields --timeout 8"
+            "--DARK_PVA T:StreamDarkFields --FLAT_PVA T:StreamFlatFields "
+            f"--timeout {timeout_s:g}"
         )
-        reach = (self.detector_ports, self.tomoscan_ports, *others)
-        self.ioc = Ioc(folder, *options.split(), *more, reach=reach)
-        self.ioc.expect("Ready")
+        self._folder = folder
+        self._options = *options.split(), *more
+        self._reach = self.detector_ports, self.tomoscan_ports, *others
+        self.start_ioc()
         for record in ("Center", "OrthoX", "OrthoY"):
             self.ioc.put(record, cols // 2, wait=True)
         self.ioc.put("OrthoZ", rows // 2, wait=True)
+
+    def start_ioc(self) -> None:
+        """With the settings that the one before it has saved."""
+        self.ioc = Ioc(self._folder, *self._options, reach=self._reach)
+        self.ioc.expect("Ready")
 
     def start_detector(self) -> None:
         rows, cols = map(str, self._size)
