@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from support.ports import ServerPorts, environment
@@ -12,6 +14,21 @@ ROWS, COLS, ANGLES = 32, 48, 60
 #: for --simulate, where what is scanned does not matter: the phantom's own size takes seconds
 SMALL_SCAN = "--sim-arguments=--size 32 --angles 10"
 FRAME_TYPES = {"Projection": 0, "FlatField": 1, "DarkField": 2}
+
+
+@contextlib.contextmanager
+def simulated(folder: Path, options: str) -> Iterator[Ioc]:
+    """An IOC that reaches a simulated stream, which is a process of its own with these options."""
+    ports = ServerPorts()
+    arguments = ["-m", "tomostream_ioc.sim", "--P", "sys:", *options.split()]
+    with contextlib.ExitStack() as parts:
+        simulator = Child(arguments, environment(ports))
+        parts.callback(simulator.close)
+        ioc = Ioc(folder, reach=(ports,))
+        parts.callback(ioc.close)
+        simulator.expect("ready")
+        ioc.expect("Ready")
+        yield ioc
 
 
 class Script(Child):
