@@ -135,8 +135,8 @@ def place(ioc):
 
 
 def shown_place(ioc):
-    """Of the slice that is sent last."""
-    attributes = ioc.slices.get(f"{ioc.recon}X")[1]["attributes"]
+    """Of the slice that is shown last."""
+    attributes = ioc.slices.get(f"{ioc.recon}Z")[1]["attributes"]
     return tuple(attributes[f"Ortho{axis}"] for axis in "XYZ")
 
 
