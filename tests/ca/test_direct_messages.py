@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ca_ioc import PREFIX, Client, Ioc, ca_environment, free_port, wait_for
+from ca_ioc import PREFIX, Client, Ioc, wait_for
 from support import raw_ca
 from support.raw_ca import RawConnection, hello, message, monitor, put_notify, read
 
@@ -73,16 +73,6 @@ WRITTEN = [
     "Center.NAME",
     "DarkPVAName.VAL$",
 ]
-
-
-@pytest.fixture(scope="module")
-def module_ioc() -> Iterator[Ioc]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in ca_environment(free_port()).items():
-            patch.setenv(name, value)
-        made = Ioc().start()
-        yield made
-        made.close()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import pytest
 from ca_ioc import MACROS, PREFIX, Client, wait_for
 from p4p.client.thread import RemoteError
 from records_ioc import PvaClient, RecordsIoc
+from support.c_database import c_ioc
 from support.ports import ServerPorts, environment
 from support.processes import Child, Ioc
 
@@ -68,13 +69,7 @@ def ca(ioc: RecordsIoc) -> Client:
 def test_every_record_has_the_structure_and_metadata_of_the_c_ioc(
     ioc: RecordsIoc, pva: PvaClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    c_ports = ServerPorts()
-    macros = {"P": "ref:", "R": "TomoStream:", "CAMERA": "", **MACROS}
-    text = ",".join(f"{name}={value}" for name, value in macros.items())
-    script = [str(HERE / "softioc_database.py"), str(tmp_path), text]
-    c_ioc = Child(script, environment(c_ports))
-    try:
-        c_ioc.expect("ready", 30.0)
+    with c_ioc(tmp_path, MACROS) as c_ports:
         monkeypatch.setenv("EPICS_PVA_ADDR_LIST", f"127.0.0.1:{c_ports.pva_search}")
         c_pva = PvaClient()
         names = list(ioc.group.records)
@@ -91,8 +86,6 @@ def test_every_record_has_the_structure_and_metadata_of_the_c_ioc(
             assert pva.get(field).type().aspy() == c_pva.get(field).type().aspy(), field
             assert str(pva.get(field)["value"]) == str(c_pva.get(field)["value"]), field
         c_pva.close()
-    finally:
-        c_ioc.close()
 
 
 def _shown(client: PvaClient, name: str) -> list[Any]:
