@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ca_ioc import Client, Ioc, wait_for
+from ca_ioc import Client, Ioc
+from support.processes import wait_for
 
 from tomostream_ioc.epics.operation_records import OperationRecords
 
@@ -86,7 +87,7 @@ REFUSED: list[tuple[str, Any, str]] = [
 
 
 def test_what_can_not_be_stored_is_refused_and_changes_nothing(ioc: Ioc, client: Client) -> None:
-    wait_for(lambda: ioc.value("ServerRunning") == 1, "Running")
+    wait_for(lambda: ioc.value("ServerRunning") == 1, what="Running")
     assert client.put("Center", "5") == NORMAL
 
     def state() -> dict[str, Any]:
@@ -130,7 +131,7 @@ def test_long_text_is_read_as_long_as_it_was_put(ioc: Ioc, client: Client) -> No
     text = "a status that is longer than forty characters, by far"
     monitor = client.monitor("ReconStatus", count=256)
     ioc.run.show(message=text)
-    wait_for(lambda: ioc.value("ReconStatus") == text.encode(), "the text")
+    wait_for(lambda: ioc.value("ReconStatus") == text.encode(), what="the text")
     assert client.get("ReconStatus", as_string=True) == text
     assert len(client.get("ReconStatus")) == len(text)
     assert client.get("ReconStatus.NORD") == len(text)
@@ -159,7 +160,7 @@ def test_names_reach_the_run_at_its_start_and_the_output_at_once(ioc: Ioc, clien
     assert ioc.run.of("set_crosshair")[-1] is False
     assert client.put("ThetaPVAName", "other:theta") == NORMAL
     client.start_put("StartRecon", "1")
-    start = wait_for(lambda: ioc.run.of("start"), "the start")
+    start = wait_for(lambda: ioc.run.of("start"), what="the start")
     assert start[0][0].theta_pva == "other:theta"
 
 

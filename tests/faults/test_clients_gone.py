@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from ca_ioc import PREFIX, wait_for
+from ca_ioc import PREFIX
 from records_ioc import RecordsIoc
 from support.ports import ServerPorts, environment
-from support.processes import Child
+from support.processes import Child, wait_for
 
 NORMAL = 1
 PUT_OVER_PVA = """
@@ -42,13 +42,13 @@ def test_28_the_work_goes_on_and_the_next_put_callback_works(
     if way == "ca":
         client = ioc.client()
         client.start_put(name, "1")
-        wait_for(lambda: ioc.value(name) == 1, "the work")
+        wait_for(lambda: ioc.value(name) == 1, what="the work")
         client.close()  # SIGKILL
     else:
         script = PUT_OVER_PVA.format(name=PREFIX + name)
         child = Child(["-c", script], environment(reach=(ports,)))
         try:
-            wait_for(lambda: ioc.value(name) == 1, "the work", 60)
+            wait_for(lambda: ioc.value(name) == 1, what="the work", limit_s=60)
             child.process.kill()
         finally:
             child.close()
@@ -59,6 +59,6 @@ def test_28_the_work_goes_on_and_the_next_put_callback_works(
     getattr(ioc.run, end)()
     assert other.put_status(waiting, 20.0) == NORMAL
     again = other.start_put(name, "1")
-    wait_for(lambda: ioc.value(name) == 1, "the next work")
+    wait_for(lambda: ioc.value(name) == 1, what="the next work")
     getattr(ioc.run, end)()
     assert other.put_status(again, 20.0) == NORMAL
