@@ -15,8 +15,9 @@ import pytest
 import screen_files
 from p4p.client.thread import Context
 from screen_files import ADL, BOB, OP, PREFIX
-from support.ports import ServerPorts, environment
-from support.processes import Child, Ioc, wait_for
+from support.ports import environment
+from support.processes import Child, wait_for
+from support.rod_site import RodDetector, tracking_ioc
 
 from tomostream_ioc.epics.pva_crystal import TRACK_COLUMNS
 from tomostream_ioc.tracking.rod import CrystalRod
@@ -24,7 +25,6 @@ from tomostream_ioc.tracking.rod import CrystalRod
 #: the IOC, and for each client a Python with Qt, start within one test
 pytestmark = pytest.mark.timeout(240)
 HERE = Path(__file__).parent
-PVAPY_SENDER = HERE.parent / "pva" / "pvapy_sender.py"
 LIMIT_S = 30.0
 
 
@@ -179,52 +179,23 @@ def test_a_position_between_pixels_is_taken_as_the_pixel(ioc):
 @pytest.fixture(scope="module")
 def rod():
     """A crystal, scanned on a grid."""
-    return CrystalRod((8, 10), image_shape=(128, 128), n_grains=3, seed=3)
+    return CrystalRod((8, 10), image_shape=(128, 128), n_grains=3, n_frames=1, seed=3)
 
 
 @pytest.fixture(scope="module")
-def detector_ports() -> ServerPorts:
-    return ServerPorts()
-
-
-@pytest.fixture(scope="module")
-def detector(tmp_path_factory, rod, detector_ports):
+def detector(tmp_path_factory, rod):
     """Sends the images of the scan when it is told to."""
-    scan = tmp_path_factory.mktemp("detector") / "scan.npy"
-    np.save(scan, np.concatenate([rod.frames(number) for number in range(1, rod.n_points + 1)]))
-    arguments = [str(PVAPY_SENDER), "--prefix", "det:", "--frames", str(scan)]
-    sender = Child(arguments, environment(detector_ports))
-    try:
-        sender.expect("ready")
-        yield sender
-    finally:
-        sender.close()
+    sender = RodDetector(tmp_path_factory.mktemp("detector"), rod)
+    yield sender
+    sender.close()
 
 
 @pytest.fixture(scope="module")
-def tracking(tmp_path_factory, rod, detector, detector_ports):
+def tracking(tmp_path_factory, rod, detector):
     """The IOC, ready to track the peaks of that scan."""
     folder = tmp_path_factory.mktemp("tracking")
-    background = folder / "background.npy"
-    np.save(background, rod.truth.background)
-    ioc = Ioc(folder, "--CRYSTAL_PVA", "det:Image", reach=(detector_ports,))
-    try:
-        ioc.expect("Ready", 100)
-        rows, columns = rod.grid.shape
-        for record, value in {
-            "Rows": rows,
-            "Columns": columns,
-            "BackgroundFile": str(background),
-            "Diameter": 11,
-            "Separation": 16,
-            "MinMass": 1500,
-            "SearchRange": 5,
-            "MapOf": "Brightest track",
-        }.items():
-            ioc.put(f"Crystal:{record}", value, wait=True)
-        yield ioc
-    finally:
-        ioc.close()
+    with tracking_ioc(folder, rod, detector, MapOf="Brightest track") as made:
+        yield made
 
 
 def test_a_scan_is_tracked_from_the_screen(tracking, converted, pictures, tmp_path, rod, detector):
@@ -234,8 +205,7 @@ def test_a_scan_is_tracked_from_the_screen(tracking, converted, pictures, tmp_pa
         wait_for(lambda: "waiting" in ioc.get("Crystal:Status", True), 100)
 
     pydm(ioc, ui, tmp_path / "start.png", {"Start": is_waiting})
-    detector.say(f"burst {rod.n_points} hz=20")
-    detector.expect("ok burst")
+    detector.burst(rod.n_points, hz=20)
     ioc.wait_value("Crystal:Points", rod.n_points)
     seen = pydm(ioc, ui, pictures / "screens_crystal_tracking.png")
     assert (seen["empty"], seen["cut"]) == ([], [])
