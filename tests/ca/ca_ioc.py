@@ -8,13 +8,13 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fake_run import FakeRun
 from support.ports import free_port
+from support.processes import wait_for
 
 from tomostream_ioc.epics.group import TomoStreamGroup
 from tomostream_ioc.epics.lendable_loop import LendableLoop
@@ -49,18 +49,6 @@ def ca_environment(port: int) -> dict[str, str]:
         "EPICS_CAS_BEACON_ADDR_LIST": "127.0.0.1",
         "EPICS_CAS_AUTO_BEACON_ADDR_LIST": "NO",
     }
-
-
-def wait_for(condition: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
-    """What ``condition`` returns once it is true; fails after the limit."""
-    end_s = time.monotonic() + limit_s
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > end_s:
-            raise AssertionError(f"not within {limit_s} s: {what}")
-        time.sleep(0.01)
 
 
 class Client:
@@ -133,7 +121,7 @@ class Ioc:
 
     def start(self) -> Ioc:
         self._thread.start()
-        wait_for(lambda: self.run.listener, "the server's start")
+        wait_for(lambda: self.run.listener, what="the server's start")
         return self
 
     def client(self) -> Client:

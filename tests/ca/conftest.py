@@ -35,3 +35,14 @@ def ioc(make_ioc: Callable[..., Ioc]) -> Ioc:
 @pytest.fixture
 def client(ioc: Ioc) -> Client:
     return ioc.client()
+
+
+@pytest.fixture(scope="module")
+def module_ioc() -> Iterator[Ioc]:
+    """One for all tests of a module that asks for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in ca_environment(free_port()).items():
+            patch.setenv(name, value)
+        made = Ioc().start()
+        yield made
+        made.close()

@@ -12,8 +12,9 @@ from typing import Any
 
 import caproto as ca
 import pytest
-from ca_ioc import PREFIX, Ioc, wait_for
+from ca_ioc import PREFIX, Ioc
 from raw_client import RawClient
+from support.processes import wait_for
 
 from tomostream_ioc.epics import direct_messages
 from tomostream_ioc.epics.access import read_access_file
@@ -132,11 +133,11 @@ def test_what_can_not_be_read_is_not_told(guarded: Ioc, raw: Callable[..., RawCl
     assert client.put("OrthoY", "4") == NORMAL
     assert client.seen(hidden, at_least=2) == [3, 4]
     assert client.seen(text) == []
-    wait_for(lambda: outsider.read(f"{PREFIX}OrthoY") == 4, "the read")
+    wait_for(lambda: outsider.read(f"{PREFIX}OrthoY") == 4, what="the read")
     assert outsider.rights[f"{PREFIX}OrthoY"] == ca.AccessRights.READ | ca.AccessRights.WRITE
     assert expert.put(f"{PREFIX}OrthoY", "5") == NO_WRITE
     assert client.put("OrthoY.ASG", "HIDDEN") == NORMAL  # shuts itself out
-    wait_for(lambda: client.rights("OrthoY") == [False, False], "the loss of rights")
+    wait_for(lambda: client.rights("OrthoY") == [False, False], what="the loss of rights")
     assert expert.put(f"{PREFIX}OrthoY", "6") == NORMAL
     assert client.put("OrthoY", "7") == REFUSED_BY_LIBCA
     assert client.seen(hidden, at_least=3, timeout=0.3) == [3, 4]

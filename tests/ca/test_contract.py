@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ca_ioc import MACROS, PREFIX, Ioc, wait_for
+from ca_ioc import MACROS, PREFIX, Ioc
 from fake_run import FakeRun
+from support.processes import wait_for
 
 from tomostream_ioc.epics.database import RecordDefinition, read_database, read_substitutions
 from tomostream_ioc.epics.declare import typed_fields
@@ -163,7 +164,7 @@ def test_records_and_fields_are_those_of_the_c_ioc(make_ioc: Callable[..., Ioc])
     expected = reference()
     ioc = make_ioc(_silence)
     client = ioc.client()
-    wait_for(lambda: ioc.value("Watchdog") < -1, "the watchdog's count")
+    wait_for(lambda: ioc.value("Watchdog") < -1, what="the watchdog's count")
     different: list[str] = []
 
     def compare(what: str, ours: Any, theirs: Any) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ca_ioc import PREFIX, Client, Ioc, ca_environment, free_port, wait_for
+from ca_ioc import PREFIX, Client, Ioc
 from support import raw_ca
+from support.processes import wait_for
 from support.raw_ca import RawConnection, hello, message, monitor, put_notify, read
 
 from tomostream_ioc.epics import ioc_circuit
@@ -73,16 +74,6 @@ WRITTEN = [
     "Center.NAME",
     "DarkPVAName.VAL$",
 ]
-
-
-@pytest.fixture(scope="module")
-def module_ioc() -> Iterator[Ioc]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in ca_environment(free_port()).items():
-            patch.setenv(name, value)
-        made = Ioc().start()
-        yield made
-        made.close()
 
 
 @pytest.fixture
@@ -151,7 +142,7 @@ def value(ioc: Ioc, name: str) -> Any:
 
 def test_puts_of_every_type_do_and_answer_the_same(module_ioc: Ioc, raw: RawConnection) -> None:
     module_ioc.run.show(message="")  # shown in ReconStatus, ten times a second
-    wait_for(lambda: module_ioc.value("ReconStatus") == b"", "no status")
+    wait_for(lambda: module_ioc.value("ReconStatus") == b"", what="no status")
     sids = channels(raw, WRITTEN)
     done = 0
     for name, sid in sids.items():
@@ -185,7 +176,7 @@ def change(ioc: Ioc, raw: RawConnection, name: str, sid: int, text: str) -> list
     if name != "ReconStatus":
         return with_updates(raw, put_notify(sid, "1", 7), put_notify(sid, text, 8))
     ioc.run.show(message=text)
-    wait_for(lambda: ioc.value(name) == text.encode(), text)
+    wait_for(lambda: ioc.value(name) == text.encode(), what=text)
     return with_updates(raw)
 
 
@@ -264,7 +255,7 @@ def test_answers_keep_the_order_of_requests_of_both_ways(raw: RawConnection) -> 
 def test_a_put_callback_that_waits_is_answered_at_its_end_and_not_after_the_channel(
     ioc: Ioc, client: Client
 ) -> None:
-    wait_for(lambda: ioc.value("ServerRunning") == 1, "Running")
+    wait_for(lambda: ioc.value("ServerRunning") == 1, what="Running")
     raw = RawConnection(ioc.port)
     raw.send(hello())
     first, second = (raw.channel(f"{PREFIX}StartRecon", cid) for cid in (1, 2))

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import struct
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from ca_ioc import MACROS, PREFIX, Client, Ioc, ca_environment
+from ca_ioc import MACROS, PREFIX, Client, Ioc
 from support import raw_ca
-from support.ports import ServerPorts, environment, free_port
-from support.processes import Child
+from support.c_database import c_ioc
 from support.raw_ca import RawConnection, create, hello, message, monitor, put_notify, read
 
-SOFTIOC = Path(__file__).parents[1] / "pva" / "softioc_database.py"
 CHAR = 4
 SIZES = {0: 40, 1: 2, 3: 2, CHAR: 1, 5: 4, 6: 8}
 TEXT = b"abcdefghij"
@@ -70,27 +66,9 @@ FILTERS = [
 
 
 @pytest.fixture(scope="module")
-def ours() -> Iterator[Ioc]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in ca_environment(free_port()).items():
-            patch.setenv(name, value)
-        made = Ioc().start()
-        yield made
-        made.close()
-
-
-@pytest.fixture(scope="module")
 def c_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    ports = ServerPorts()
-    macros = {"P": "ref:", "R": "TomoStream:", "CAMERA": "", **MACROS}
-    text = ",".join(f"{name}={value}" for name, value in macros.items())
-    folder = str(tmp_path_factory.mktemp("softioc"))
-    c_ioc = Child([str(SOFTIOC), folder, text], environment(ports))
-    try:
-        c_ioc.expect("ready", 60.0)
+    with c_ioc(tmp_path_factory.mktemp("softioc"), MACROS) as ports:
         yield ports.ca
-    finally:
-        c_ioc.close()
 
 
 @pytest.fixture
@@ -132,9 +110,9 @@ def shown(connection: RawConnection, name: str) -> Any:
 
 @pytest.mark.parametrize("suffix", FILTERS)
 def test_a_filter_does_what_it_does_in_a_c_ioc(
-    ours: Ioc, c_port: int, connect: Callable[[int], RawConnection], suffix: str
+    module_ioc: Ioc, c_port: int, connect: Callable[[int], RawConnection], suffix: str
 ) -> None:
-    ports = ours.port, c_port
+    ports = module_ioc.port, c_port
     put = message(raw_ca.WRITE_NOTIFY, TEXT, CHAR, len(TEXT))
     for port in ports:
         connection = connect(port)
@@ -146,23 +124,38 @@ def test_a_filter_does_what_it_does_in_a_c_ioc(
         assert mine == theirs, record
 
 
-def test_libca_gets_and_monitors_the_slice(ours: Ioc) -> None:
-    client: Client = ours.client()
+def test_libca_gets_and_monitors_the_slice(module_ioc: Ioc) -> None:
+    client: Client = module_ioc.client()
     assert client.put("Crystal:BackgroundFile", [*b"abcdefghij"], "CHAR") == 1
     assert client.get("Crystal:BackgroundFile.VAL[1:3]") == [98, 99, 100]
     seen = client.monitor("Crystal:BackgroundFile.[1:3]")
     assert client.put("Crystal:BackgroundFile", [*b"ABCDEFGHIJ"], "CHAR") == 1
     assert client.seen(seen, at_least=2)[-1] == [66, 67, 68]
-    client.close()
 
 
-def test_a_slice_of_a_long_string(ours: Ioc) -> None:
+def test_a_slice_of_a_long_string(module_ioc: Ioc) -> None:
     """A C IOC ends it with a NUL in place of the last character."""
-    client: Client = ours.client()
+    client: Client = module_ioc.client()
     assert bytes(client.get("Center.NAME$[4:8]")) == b"TomoS"
     assert bytes(client.get('Center.NAME${"arr":{"s":-7}}')) == b"Center\0"
     assert client.get('Center.{"ts":{}}') == client.get("Center")
-    client.close()
+
+
+FILTERED, PLAIN = 1, 2  # subscriptions
+FAR = 1000.0  # passes each deadband below
+
+
+def follow(
+    reader: RawConnection, filtered: list[float], until: Callable[[int, float], bool]
+) -> None:
+    """Take updates up to one that is told by its subscription and value."""
+    while True:
+        _, payload, header = reader.until(raw_ca.EVENT_ADD)
+        (value,) = struct.unpack(">d", payload)
+        if header[5] == FILTERED:
+            filtered.append(value)
+        if until(header[5], value):
+            return
 
 
 @pytest.mark.parametrize(
@@ -174,32 +167,35 @@ def test_a_slice_of_a_long_string(ours: Ioc) -> None:
     ],
 )
 def test_a_deadband_lets_through_what_it_does_in_a_c_ioc(
-    ours: Ioc,
+    module_ioc: Ioc,
     c_port: int,
     connect: Callable[[int], RawConnection],
     band: str,
     values: tuple[str, ...],
     passed: list[float],
 ) -> None:
-    for port in (ours.port, c_port):
+    for port in (module_ioc.port, c_port):
         writer, reader = connect(port), connect(port)
-        sid = writer.channel(f"{PREFIX}RotX")
-        writer.send(put_notify(sid, values[0], 1))
+        written = writer.channel(f"{PREFIX}RotX")
+        writer.send(put_notify(written, values[0], 1))
         writer.until(raw_ca.WRITE_NOTIFY)
-        reader.send(monitor(reader.channel(f"{PREFIX}RotX.{{dbnd:{band}}}"), 1, raw_ca.DOUBLE))
-        seen = [struct.unpack(">d", reader.until(raw_ca.EVENT_ADD)[1])[0]]
-        for value in values[1:]:
-            writer.send(put_notify(sid, value, 1))
+        seen: list[float] = []
+        names = {FILTERED: f"{PREFIX}RotX.{{dbnd:{band}}}", PLAIN: f"{PREFIX}RotX"}
+        sids = {number: reader.channel(name, number) for number, name in names.items()}
+        reader.send(*(monitor(sid, number, raw_ca.DOUBLE) for number, sid in sids.items()))
+        follow(reader, seen, lambda number, _: number == PLAIN)
+        for value in (*map(float, values[1:]), FAR):
+            writer.send(put_notify(written, str(value), 1))
             writer.until(raw_ca.WRITE_NOTIFY)
-            time.sleep(0.1)  # a C IOC has threads of their own for its monitors
-        reader.send(message(raw_ca.ECHO))
-        while (answer := next_of(reader, raw_ca.EVENT_ADD, raw_ca.ECHO))[0] != raw_ca.ECHO:
-            seen.append(struct.unpack(">d", answer[1])[0])
-        assert seen == passed
+            # each put has been told of before the next, but of two subscriptions in any order
+            follow(reader, seen, lambda number, at, put=value: (number, at) == (PLAIN, put))
+        if FAR not in seen:
+            follow(reader, seen, lambda number, at: (number, at) == (FILTERED, FAR))
+        assert seen == [*passed, FAR]
 
 
 @pytest.mark.parametrize("suffix", ['.{"ts":{"num":"sec"}}', '.{"utag":{}}', '.{"dec":{"n":2}}'])
 def test_a_filter_that_is_not_known_here_is_refused(
-    ours: Ioc, connect: Callable[[int], RawConnection], suffix: str
+    module_ioc: Ioc, connect: Callable[[int], RawConnection], suffix: str
 ) -> None:
-    assert shown(connect(ours.port), f"{PREFIX}Center{suffix}") is None
+    assert shown(connect(module_ioc.port), f"{PREFIX}Center{suffix}") is None

@@ -6,8 +6,9 @@ import asyncio
 import socket
 
 import pytest
-from ca_ioc import MACROS, PREFIX, Client, Ioc, wait_for
+from ca_ioc import MACROS, PREFIX, Client, Ioc
 from fake_run import FakeRun
+from support.processes import wait_for
 
 from tomostream_ioc.epics.group import TomoStreamGroup
 from tomostream_ioc.epics.server import IocContext
@@ -42,9 +43,9 @@ def test_names_that_do_not_fit_are_configuration_errors(
 def test_a_run_that_fails_to_answer_stops_neither_records_nor_server(
     ioc: Ioc, client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wait_for(lambda: ioc.value("ServerRunning") == 1, "Running")
+    wait_for(lambda: ioc.value("ServerRunning") == 1, what="Running")
     end = client.start_put("StartRecon", "1")
-    wait_for(lambda: ioc.value("StartRecon") == 1, "Acquire")
+    wait_for(lambda: ioc.value("StartRecon") == 1, what="Acquire")
 
     def broken() -> None:
         raise RuntimeError("status is broken")
@@ -53,7 +54,7 @@ def test_a_run_that_fails_to_answer_stops_neither_records_nor_server(
     ioc.run.end()
     assert client.put_status(end, 5.0) == 1
     assert client.get("StartRecon") == 0
-    wait_for(lambda: "status is broken" in caplog.text, "the log")
+    wait_for(lambda: "status is broken" in caplog.text, what="the log")
     assert client.put("Center", "3") == 1
     monkeypatch.setattr(ioc.run, "set_params", broken)
     assert client.put("Center", "4") == 160
@@ -63,7 +64,7 @@ def test_a_run_that_fails_to_answer_stops_neither_records_nor_server(
 def test_the_server_ends_with_its_tasks_and_leaves_its_port(ioc: Ioc) -> None:
     client = ioc.client()
     client.start_put("StartRecon", "1")
-    wait_for(lambda: ioc.value("StartRecon") == 1, "Acquire")
+    wait_for(lambda: ioc.value("StartRecon") == 1, what="Acquire")
     ioc.close()
     ioc.close = lambda: None
     with socket.socket() as again:

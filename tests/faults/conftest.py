@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support.rig import Rig
 
 
 @pytest.fixture(scope="module")
-def shared_rig(tmp_path_factory) -> Iterator[Rig]:
-    rig = Rig(tmp_path_factory.mktemp("rig"))
+def rig_folder(tmp_path_factory) -> Path:
+    """Where the module's IOC keeps its settings."""
+    return tmp_path_factory.mktemp("rig")
+
+
+@pytest.fixture(scope="module")
+def timeout_s() -> float:
+    """How long a channel may take to answer; a module may have its own."""
+    return 8
+
+
+@pytest.fixture(scope="module")
+def shared_rig(rig_folder: Path, timeout_s: float) -> Iterator[Rig]:
+    rig = Rig(rig_folder, timeout_s=timeout_s)
     yield rig
     rig.close()
 

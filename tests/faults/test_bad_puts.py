@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ca_ioc import wait_for
 from p4p.client.thread import RemoteError
 from records_ioc import PvaClient, RecordsIoc
 from support.ports import ServerPorts, environment
+from support.processes import wait_for
 
 from tomostream_ioc.epics.operation_records import OperationRecords
 from tomostream_ioc.epics.save_declarations import AutosaveRecords
@@ -45,7 +45,7 @@ def ioc(monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordsIoc]:
             monkeypatch.setenv(name, value)
     made = RecordsIoc()
     made.start()
-    wait_for(lambda: made.value("ServerRunning") == 1, "Running")
+    wait_for(lambda: made.value("ServerRunning") == 1, what="Running")
     yield made
     made.close()
 

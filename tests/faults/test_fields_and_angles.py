@@ -9,6 +9,12 @@ from support.processes import wait_for
 MAJOR = 2
 
 
+@pytest.fixture(scope="module")
+def timeout_s() -> float:
+    """Several tests wait until it is over."""
+    return 4
+
+
 def severity(rig, record):
     return rig.ioc.ca.info(rig.ioc.prefix + record)["severity"]
 
@@ -77,14 +83,14 @@ def refused(rig, reason):
     rig.run()
 
 
-def test_10_no_theta_yet_is_waited_for_as_an_image_is(rig):
+def test_10_no_theta_yet_is_waited_for_as_an_image_is(rig, timeout_s):
     """For longer than a channel may take to answer: users start before the scan."""
     rig.detector.close()
     rig.start_detector()
     token = rig.ioc.start()
     rig.ioc.wait_status("waiting for angles from T:StreamTheta: start the scan")
     rig.detector.do("theta 0")  # posted, and still empty
-    time.sleep(9)  # --timeout 8
+    time.sleep(timeout_s + 1)
     assert not rig.ioc.ca.put_done(token)
     assert rig.ioc.status().startswith("Arming: waiting for angles from T:StreamTheta")
     assert severity(rig, "ThetaPVAName") == 0

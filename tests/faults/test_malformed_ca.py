@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 
 import psutil
 import pytest
-from ca_ioc import PREFIX, Client, Ioc, ca_environment, wait_for
+from ca_ioc import PREFIX, Client, Ioc, ca_environment
 from support import raw_ca
 from support.ports import free_port
+from support.processes import wait_for
 from support.raw_ca import RawConnection, claiming, create, hello, message, monitor, put, read
 
 MB = 1_000_000
@@ -72,7 +73,7 @@ def test_27_a_length_that_is_not_taken_ends_the_connection_at_once(
     assert b"too large" in payload
     assert bad.is_closed()
     assert resident() - before < 20 * MB
-    wait_for(lambda: bad_count(ioc) == 1, "the count of bad clients")
+    wait_for(lambda: bad_count(ioc) == 1, what="the count of bad clients")
     assert client.get("Center") == 5
     assert client.put("Center", "6") == 1
 
@@ -118,7 +119,7 @@ def test_27_a_damaged_message_ends_its_connection_and_no_other(
     bad.channel(CENTER)
     bad.send(damaged)
     assert bad.is_closed()
-    wait_for(lambda: bad_count(ioc) == 1, "the count of bad clients")
+    wait_for(lambda: bad_count(ioc) == 1, what="the count of bad clients")
     assert client.get("Center") == 5
     assert client.put("Center", "6") == 1
     again = raw()
@@ -166,7 +167,7 @@ def test_27_half_a_message_is_waited_for_and_disturbs_nobody(
     bad.send(whole[:21])
     assert client.put("Center", "6") == 1
     bad.send(whole[21:])
-    wait_for(lambda: client.get("Center") == 7, "the rest of the put")
+    wait_for(lambda: client.get("Center") == 7, what="the rest of the put")
 
 
 def test_27_bad_clients_get_a_line_a_second_and_are_counted(
@@ -177,12 +178,12 @@ def test_27_bad_clients_get_a_line_a_second_and_are_counted(
             bad = raw()
             bad.send(message(77))
             assert bad.is_closed()
-        wait_for(lambda: bad_count(ioc) == 100, "the count of bad clients")
+        wait_for(lambda: bad_count(ioc) == 100, what="the count of bad clients")
     lines = [line for line in caplog.messages if "disconnected" in line]
     seconds = {record.created // 0.99 for record in caplog.records}
     assert 1 <= len(lines) <= len(seconds) + 2
     assert not [record for record in caplog.records if record.exc_info]
-    wait_for(lambda: ioc.value("CA_CLNT_CNT") == 0, "the count of clients")
+    wait_for(lambda: ioc.value("CA_CLNT_CNT") == 0, what="the count of clients")
 
 
 def test_27_a_channel_that_is_cleared_takes_its_monitors_with_it(
@@ -251,7 +252,7 @@ def test_27_garbage_by_udp_is_passed_over(udp: socket.socket, datagram: bytes) -
         udp.send(datagram)
     udp.send(VERSION + search(CENTER, 17))
     # a bad filter shows only when the channel is made, as with a C IOC
-    wait_for(lambda: found(udp.recv(65536)) == [17], "the answer")
+    wait_for(lambda: found(udp.recv(65536)) == [17], what="the answer")
 
 
 def test_27_what_is_searched_before_the_damage_is_answered(udp: socket.socket) -> None:
@@ -346,10 +347,10 @@ def test_27_mutated_conversations_leave_a_server_that_serves(
         connection.close()
     server = ioc.server
     assert server is not None
-    wait_for(lambda: len(server.circuits) == 1, "all that they asked to be worked on")
+    wait_for(lambda: len(server.circuits) == 1, what="all that they asked to be worked on")
     assert client.put("Center", "12.5") == 1
     assert client.get("Center") == 12.5
-    wait_for(lambda: ioc.value("CA_CLNT_CNT") == 1, "the clients to be gone")
+    wait_for(lambda: ioc.value("CA_CLNT_CNT") == 1, what="the clients to be gone")
     assert resident() - before < 60 * MB
     seen = client.monitor("RotX")
     assert client.put("RotX", "1.25") == 1

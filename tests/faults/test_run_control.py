@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.processes import Ioc, wait_for
-from support.rig import Rig
+from support.rig import SMALL_SCAN
 
 
 def test_18_exception_in_the_engine_is_a_fault_and_a_new_start_works(rig):
@@ -98,27 +98,36 @@ def test_a_name_that_another_server_has_is_an_alarm_until_another_is_put(rig):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_30_signals_end_a_run_cleanly(tmp_path, number):
-    rig = Rig(tmp_path)
+def test_30_signals_end_a_run_cleanly_and_settings_are_there_after_a_restart(
+    rig, rig_folder, number
+):
+    rig.run()
+    rig.send(2, 3)
+    settings = {"OrthoZ": int(number), "Center": 21.625, "FilterType": "Ramp"}
+    before = {record: rig.ioc.get(record, as_string=True) for record in settings}
     try:
-        rig.scan()
-        rig.run()
-        rig.send(2, 3)
-        rig.ioc.put("OrthoZ", 11, wait=True)
+        for record, value in settings.items():
+            rig.ioc.put(record, value, wait=True)
         began = time.monotonic()
         rig.ioc.signal(number)
         assert rig.ioc.wait(6) == 0
         assert time.monotonic() - began < 5
-        saved = (tmp_path / "autosave" / "auto_settings.sav").read_text()
-        assert "sys:TomoStream:OrthoZ 11\n" in saved
+        saved = (rig_folder / "autosave" / "auto_settings.sav").read_text()
+        assert f"sys:TomoStream:OrthoZ {int(number)}\n" in saved
         assert saved.rstrip().endswith("<END>")
     finally:
-        rig.close()
+        rig.ioc.close()
+        rig.start_ioc()
+    assert rig.ioc.get("OrthoZ") == int(number)
+    assert rig.ioc.get("Center") == 21.625
+    assert rig.ioc.get("FilterType", True) == "Ramp"
+    for record, value in before.items():
+        rig.ioc.put(record, value, wait=True)
 
 
 @pytest.mark.parametrize("line", ["", "Serving", "Ready"])
 def test_30_sigterm_while_starting_ends_cleanly(tmp_path, line):
-    ioc = Ioc(tmp_path, "--simulate")
+    ioc = Ioc(tmp_path, "--simulate", SMALL_SCAN)
     try:
         ioc.expect("Starting the simulated scan")
         if line:
@@ -126,23 +135,5 @@ def test_30_sigterm_while_starting_ends_cleanly(tmp_path, line):
         ioc.signal(signal.SIGTERM)
         assert ioc.wait(6) == 0
         assert ioc.lines[-1] == "Ended"
-    finally:
-        ioc.close()
-
-
-def test_30_settings_are_there_after_a_restart(tmp_path):
-    rig = Rig(tmp_path)
-    try:
-        rig.ioc.put("Center", 21.625, wait=True)
-        rig.ioc.put("FilterType", "Ramp", wait=True)
-        rig.ioc.signal(signal.SIGTERM)
-        assert rig.ioc.wait(6) == 0
-    finally:
-        rig.close()
-    ioc = Ioc(tmp_path)
-    try:
-        ioc.expect("Ready")
-        assert ioc.get("Center") == 21.625
-        assert ioc.get("FilterType", True) == "Ramp"
     finally:
         ioc.close()

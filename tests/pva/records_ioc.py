@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from ca_ioc import LIMIT_S, PREFIX, Ioc, wait_for
+from ca_ioc import LIMIT_S, PREFIX, Ioc
 from p4p import Value
 from p4p.client.thread import Context
+from support.processes import wait_for
 
 from tomostream_ioc.epics.group import TomoStreamGroup
 from tomostream_ioc.epics.pva_records import PvaRecords
@@ -75,7 +76,7 @@ class PvaClient:
                 seen.append(value)
 
         self._subscriptions.append(self.context.monitor(PREFIX + name, add))
-        wait_for(lambda: seen, f"{name} connects")
+        wait_for(lambda: seen, what=f"{name} connects")
         return seen
 
     def close(self) -> None:

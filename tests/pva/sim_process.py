@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from p4p.client.thread import Context
 from support.ports import free_port
+from support.processes import wait_for
 
 PREFIX = "2bmb:TomoScanStream:"
 IMAGE = "2bmbSP1:Pva1:Image"
@@ -85,14 +86,6 @@ changes = [[n, strings[n][value] if strings[n] else text] for n, value, text in 
 print(json.dumps({"took": took, "value": epics.caget(record, as_string=True),
                   "changes": changes}), flush=True)
 """
-
-
-def wait_for(what: str, look: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
-    end = time.monotonic() + limit_s
-    while not (found := look()):
-        assert time.monotonic() < end, f"{what} did not come within {limit_s} s"
-        time.sleep(0.01)
-    return found
 
 
 class Sim:
@@ -183,7 +176,7 @@ class Sim:
         self.process.send_signal(signal.SIGTERM)
         report = json.loads(self.line("{"))
         assert self.process.wait(timeout=10) == 0
-        assert time.monotonic() - began < 5  # 0.3 s unless the machine is busy with other tests
+        assert time.monotonic() - began < 15  # 0.3 s unless the machine is busy with other tests
         assert self.process.stderr is not None
         # pvxs says when a client closes its connection while a frame is under way
         log = [line for line in self.process.stderr if "pvxs" not in line]
@@ -228,4 +221,6 @@ class Frames:
             self.attributes = value["attribute"][0].tostr()
 
     def wait(self, n_frames: int) -> list[tuple[int, np.ndarray]]:
-        return wait_for(f"frame {n_frames}", lambda: self.seen[n_frames - 1 :] and self.seen)
+        return wait_for(
+            lambda: self.seen[n_frames - 1 :] and self.seen, LIMIT_S, f"frame {n_frames}"
+        )

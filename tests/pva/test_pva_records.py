@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ca_ioc import MACROS, PREFIX, Client, wait_for
+from ca_ioc import MACROS, PREFIX, Client
 from p4p.client.thread import RemoteError
 from records_ioc import PvaClient, RecordsIoc
+from support.c_database import c_ioc
 from support.ports import ServerPorts, environment
-from support.processes import Child, Ioc
+from support.processes import Child, Ioc, wait_for
 
 from tomostream_ioc.epics.access import read_access_file
 from tomostream_ioc.epics.operation_records import OperationRecords
@@ -68,13 +69,7 @@ def ca(ioc: RecordsIoc) -> Client:
 def test_every_record_has_the_structure_and_metadata_of_the_c_ioc(
     ioc: RecordsIoc, pva: PvaClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    c_ports = ServerPorts()
-    macros = {"P": "ref:", "R": "TomoStream:", "CAMERA": "", **MACROS}
-    text = ",".join(f"{name}={value}" for name, value in macros.items())
-    script = [str(HERE / "softioc_database.py"), str(tmp_path), text]
-    c_ioc = Child(script, environment(c_ports))
-    try:
-        c_ioc.expect("ready", 30.0)
+    with c_ioc(tmp_path, MACROS) as c_ports:
         monkeypatch.setenv("EPICS_PVA_ADDR_LIST", f"127.0.0.1:{c_ports.pva_search}")
         c_pva = PvaClient()
         names = list(ioc.group.records)
@@ -91,8 +86,6 @@ def test_every_record_has_the_structure_and_metadata_of_the_c_ioc(
             assert pva.get(field).type().aspy() == c_pva.get(field).type().aspy(), field
             assert str(pva.get(field)["value"]) == str(c_pva.get(field)["value"]), field
         c_pva.close()
-    finally:
-        c_ioc.close()
 
 
 def _shown(client: PvaClient, name: str) -> list[Any]:
@@ -111,7 +104,7 @@ def test_time_alarm_and_what_changed_are_posted(pva: PvaClient) -> None:
     assert seen[0]["alarm"].tolist() == [("severity", 3), ("status", 2), ("message", "UDF")]
     before_s = time.time()
     pva.put("Center", 1234.5)
-    wait_for(lambda: len(seen) == 2, "the post")
+    wait_for(lambda: len(seen) == 2, what="the post")
     stamp_s = seen[1]["timeStamp.secondsPastEpoch"] + 1e-9 * seen[1]["timeStamp.nanoseconds"]
     assert before_s - 1e-3 <= stamp_s <= time.time()
     assert seen[1]["value"] == 1234.5
@@ -119,18 +112,18 @@ def test_time_alarm_and_what_changed_are_posted(pva: PvaClient) -> None:
     assert seen[1].changed("alarm")
     assert not seen[1].changed("display")
     pva.put("Center", 1235)
-    wait_for(lambda: len(seen) == 3, "the second post")
+    wait_for(lambda: len(seen) == 3, what="the second post")
     assert not seen[2].changed("alarm")
 
 
 def test_a_changed_field_is_posted_with_the_value_it_describes(pva: PvaClient, ca: Client) -> None:
     seen, units = pva.monitor("Center"), pva.monitor("Center.EGU")
     ca.put("Center.EGU", "mm")
-    wait_for(lambda: seen[-1]["display.units"] == "mm", "the units")
-    wait_for(lambda: units[-1]["value"] == "mm", "the field")
+    wait_for(lambda: seen[-1]["display.units"] == "mm", what="the units")
+    wait_for(lambda: units[-1]["value"] == "mm", what="the field")
     pva.put("Center.DESC", "the axis")
     assert ca.get("Center.DESC") == "the axis"
-    wait_for(lambda: seen[-1]["display.description"] == "the axis", "the description")
+    wait_for(lambda: seen[-1]["display.description"] == "the axis", what="the description")
     assert pva.get("Center.VAL")["display.description"] == "the axis"
 
 
@@ -147,7 +140,7 @@ def test_puts_over_ca_and_pva_are_seen_once_on_both(pva: PvaClient, ca: Client) 
             pva.put("Center", value)
     pva.put("Center", 40.0)  # unchanged: not posted
     pva.put("Center", 50.0)
-    wait_for(lambda: seen[-1]["value"] == 50, "the last post")
+    wait_for(lambda: seen[-1]["value"] == 50, what="the last post")
     assert [value["value"] for value in seen] == [0, 10, 20, 30, 40, 50]
     assert ca.seen(number, at_least=6) == [0, 10, 20, 30, 40, 50]
 
@@ -168,20 +161,20 @@ def test_a_pva_put_reaches_the_run_as_a_ca_put_does(ioc: RecordsIoc, pva: PvaCli
 def test_what_the_run_shows_is_posted(ioc: RecordsIoc, pva: PvaClient) -> None:
     status, state = pva.monitor("ReconStatus"), pva.monitor("StartRecon")
     ioc.run.show(message="Grüße")
-    wait_for(lambda: bytes(status[-1]["value"]).decode() == "Grüße", "the status")
+    wait_for(lambda: bytes(status[-1]["value"]).decode() == "Grüße", what="the status")
     pva.choose("StartRecon", 1)
-    wait_for(lambda: state[-1]["value.index"] == 1, "Acquire")
+    wait_for(lambda: state[-1]["value.index"] == 1, what="Acquire")
     assert state[-1]["alarm"].tolist() == [("severity", 1), ("status", 1), ("message", "STATE")]
     ioc.run.end()
-    wait_for(lambda: state[-1]["value.index"] == 0, "Done")
+    wait_for(lambda: state[-1]["value.index"] == 0, what="Done")
     assert state[-1]["alarm.severity"] == 0
 
 
 def test_limits_that_follow_the_frames_are_posted(ioc: RecordsIoc, pva: PvaClient) -> None:
     seen = pva.monitor("OrthoZ")
-    wait_for(lambda: seen and seen[-1]["display.limitHigh"] == 2448, "the limits at first")
+    wait_for(lambda: seen and seen[-1]["display.limitHigh"] == 2448, what="the limits at first")
     ioc.run.show(frame_shape=(600, 4096))
-    wait_for(lambda: seen[-1]["display.limitHigh"] == 599, "the limits of the frames")
+    wait_for(lambda: seen[-1]["display.limitHigh"] == 599, what="the limits of the frames")
     assert seen[-1]["control.limitHigh"] == 599
 
 
@@ -193,7 +186,7 @@ def test_texts_are_utf_8_and_arrays_as_long_as_put(
     assert ca.get("TomoScanPVPrefix") == "Probe µ:"
     ioc.run.show(message="Hi")  # the run's own sentence, or it would soon stand there again
     pva.put("ReconStatus", [72, 105])
-    wait_for(lambda: ca.get("ReconStatus.NORD") == 2, "two characters")
+    wait_for(lambda: ca.get("ReconStatus.NORD") == 2, what="two characters")
     assert ca.get("ReconStatus.NORD") == pva.get("ReconStatus.NORD")["value"]
 
 
@@ -202,7 +195,7 @@ def test_the_reason_of_an_alarm_is_posted_when_it_changes(ioc: RecordsIoc, pva: 
     for message in ("no dark field", "no flat field"):
         alarm = Alarm(Severity.MINOR, "SOFT", message)
         ioc.run.show(alarms={"ReconStatus": alarm})
-        wait_for(lambda message=message: seen[-1]["alarm.message"] == message, message)
+        wait_for(lambda message=message: seen[-1]["alarm.message"] == message, what=message)
     assert (seen[-1]["alarm.severity"], seen[-1]["alarm.status"]) == (1, 3)
 
 
@@ -256,7 +249,7 @@ def test_a_put_with_block_completes_when_the_work_has_ended(
     ended = threading.Event()
     put = threading.Thread(target=lambda: (pva.choose(name, 1, "block=true"), ended.set()))
     put.start()
-    wait_for(lambda: ioc.value(name) == 1, "the work")
+    wait_for(lambda: ioc.value(name) == 1, what="the work")
     pva.put("OrthoX", 8)  # others are not held up
     pva.choose(name, 1)  # nor is a put that does not wait
     assert not ended.is_set()
@@ -275,7 +268,7 @@ def test_a_client_that_goes_during_a_blocking_put_leaves_the_run(
     gone.close()
     assert ioc.value("StartRecon") == 1
     ioc.run.end()
-    wait_for(lambda: ioc.value("StartRecon") == 0, "the end of the run")
+    wait_for(lambda: ioc.value("StartRecon") == 0, what="the end of the run")
     threading.Timer(0.2, ioc.run.end).start()
     pva.choose("StartRecon", 1, "block=true")
     assert ioc.run.runs == 2
@@ -295,7 +288,7 @@ def test_a_monitor_that_does_not_read_holds_nobody_up(ioc: RecordsIoc, pva: PvaC
         pva.put("Center", value)
     assert ioc.value("Center") == 300
     reading.set()
-    wait_for(lambda: seen and seen[-1] == 300, "the newest value")
+    wait_for(lambda: seen and seen[-1] == 300, what="the newest value")
     assert len(seen) < 150  # the rest was merged, not stored
     subscription.close()
     other.close()
@@ -329,14 +322,14 @@ def test_pvapy_reads_puts_and_monitors_the_program_which_ends_cleanly(tmp_path: 
         clients += [PvapyClient(ioc), PvapyClient(ioc)]
         watching, putting = (client.ask for client in clients)
         watching("monitor", "OrthoZ")
-        wait_for(lambda: watching("seen", "OrthoZ"), "the first value")
+        wait_for(lambda: watching("seen", "OrthoZ"), what="the first value")
         putting("put", "OrthoZ", 12)
         putting("choose", "FilterType", 2)
         assert ioc.get("OrthoZ") == 12
         assert ioc.get("FilterType", True) == "Ramp"
-        wait_for(lambda: watching("seen", "OrthoZ")[-1] == 12, "the post")
+        wait_for(lambda: watching("seen", "OrthoZ")[-1] == 12, what="the post")
         ioc.put("OrthoZ", 13, wait=True)
-        wait_for(lambda: watching("seen", "OrthoZ")[-2:] == [12, 13], "both posts")
+        wait_for(lambda: watching("seen", "OrthoZ")[-2:] == [12, 13], what="both posts")
         assert putting("get", "OrthoZ")["value"] == 13
         assert putting("get", "OrthoZ")["display"]["units"] == ioc.get("OrthoZ.EGU")
         with pytest.raises(RuntimeError, match="none of the choices"):

@@ -9,8 +9,9 @@ import subprocess
 import sys
 
 import psutil
-from sim_process import LIMIT_S, sim, wait_for
+from sim_process import LIMIT_S, sim
 from support.ports import free_port
+from support.processes import wait_for
 
 from tomostream_ioc.simulation import SimulatedStream
 
@@ -42,7 +43,7 @@ def test_it_ends_with_its_parent():
     parent.kill()
     parent.wait()
     gone = lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE  # noqa: E731
-    wait_for("the end of the child", gone, limit_s=5)
+    wait_for(gone, 5, "the end of the child")
 
 
 def test_the_ioc_finds_its_simulator_alone_and_says_when_it_is_gone(monkeypatch, caplog):

@@ -7,7 +7,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from sim_process import Frames, get, sim, wait_for
+from sim_process import LIMIT_S, Frames, get, sim
+from support.processes import wait_for
 
 
 @pytest.fixture
@@ -54,5 +55,5 @@ def test_the_shared_scan_is_replayed():
             _, image = frames.wait(1)[0]
             assert (image.shape, image.dtype) == ((135, 160), np.uint16)
             assert get(context, running.ready["theta"])["value"][0] == pytest.approx(-88.2)
-        wait_for("the end", lambda: running.report()["sent"] == 91)
+        wait_for(lambda: running.report()["sent"] == 91, LIMIT_S, "the end")
         running.stop()

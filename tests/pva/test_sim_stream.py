@@ -8,7 +8,8 @@ import time
 
 import numpy as np
 import pytest
-from sim_process import LIBCA, PREFIX, PVAPY, Frames, get, sim, wait_for
+from sim_process import LIBCA, LIMIT_S, PREFIX, PVAPY, Frames, get, sim
+from support.processes import wait_for
 
 from tomostream_ioc.sim.faults import FaultPlan, FaultRates
 from tomostream_ioc.sim.phantom import default_phantom
@@ -26,8 +27,10 @@ def test_pvapy_sees_what_the_totals_say():
         assert client.stdout is not None
         assert client.stdout.readline() == "subscribed\n"
         running.command("start")
-        ended = wait_for("the end", lambda: (r := running.report())["last_id"] >= 100 and r)
-        totals = wait_for("quiet", lambda: (r := running.report()) == ended and r)
+        ended = wait_for(
+            lambda: (r := running.report())["last_id"] >= 100 and r, LIMIT_S, "the end"
+        )
+        totals = wait_for(lambda: (r := running.report()) == ended and r, LIMIT_S, "quiet")
         saw = json.loads(client.communicate(f"{totals['sent']}\n", timeout=15)[0])
         assert running.stop() == totals
 
@@ -87,14 +90,16 @@ def test_retake_binning_and_restart():
         assert np.ptp(flats) == 9
 
         running.put("StreamBinning", "2x")
-        wait_for("binned frame", lambda: frames.seen[-1][1].shape == (32, 32))
+        wait_for(lambda: frames.seen[-1][1].shape == (32, 32), LIMIT_S, "binned frame")
         binned = get(context, running.ready["flat"])
         assert (binned["sizex"], binned["sizey"]) == (32, 32)
         mean = after.reshape(32, 2, 32, 2).mean(axis=(1, 3)).ravel()
         np.testing.assert_allclose(binned["value"], mean, rtol=1e-5)
 
         assert running.put("AbortScan", "1")["value"] == "No"
-        wait_for("a second start", lambda: running.put("StartScan", "0")["value"] == "Done")
+        wait_for(
+            lambda: running.put("StartScan", "0")["value"] == "Done", LIMIT_S, "a second start"
+        )
         last_id, n_seen = frames.seen[-1][0], len(frames.seen)
         assert last_id > 10
         running.command("start")

@@ -1,12 +1,14 @@
 """PyDM as a process of its own: shows a .ui file without a monitor and says what it sees, as JSON.
 
 Arguments: file.ui P R picture.png seconds-to-wait-for-connections [text of a button to press ...]
+Each press is said in a line; the next one, and the picture, wait for a line of input.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import sys
 import time
 from typing import Any, cast
@@ -20,6 +22,7 @@ from PyQt5.QtCore import QEvent
 from qtpy.QtWidgets import QLabel, QPushButton, QWidget
 
 VALUES_S = 5.0  # values come after the connection
+SEEN_S = 120.0  # more than what is to be seen may take
 
 
 def main() -> None:
@@ -44,6 +47,9 @@ def main() -> None:
     for text in presses:
         (button,) = (b for b in screen.findChildren(QPushButton) if b.text() == text)
         button.click()
+        print(f"pressed {text}", flush=True)
+        wait(SEEN_S, lambda: bool(select.select([sys.stdin], [], [], 0)[0]))
+        sys.stdin.readline()
     for _ in range(20):  # rebuilt groups of buttons find their places
         application.sendPostedEvents(None, QEvent.Type.DeferredDelete)
         application.processEvents()

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import pytest
 import screen_files
 from p4p.client.thread import Context
 from screen_files import ADL, BOB, OP, PREFIX
-from support.ports import ServerPorts, environment
-from support.processes import Child, Ioc, wait_for
+from support.ports import environment
+from support.processes import Child, wait_for
+from support.rod_site import RodDetector, tracking_ioc
 
 from tomostream_ioc.epics.pva_crystal import TRACK_COLUMNS
 from tomostream_ioc.tracking.rod import CrystalRod
@@ -23,25 +25,30 @@ from tomostream_ioc.tracking.rod import CrystalRod
 #: the IOC, and for each client a Python with Qt, start within one test
 pytestmark = pytest.mark.timeout(240)
 HERE = Path(__file__).parent
-PVAPY_SENDER = HERE.parent / "pva" / "pvapy_sender.py"
 LIMIT_S = 30.0
 
 
-def child(ioc, script: str, *arguments: str) -> dict:
+#: a button's text, and what is to be seen once it is pressed
+Presses = Mapping[str, Callable[[], object]]
+
+
+def child(ioc, script: str, *arguments: str, presses: Presses | None = None) -> dict:
     """What a client without a monitor says of what it sees; skips where Qt can't run."""
-    ended = subprocess.run(
-        [sys.executable, str(HERE / script), *arguments],
-        env=environment(reach=(ioc.ports,)),
-        capture_output=True,
-        text=True,
-        timeout=90,
-    )
-    for missing in ("cannot open shared object file", "Could not load the Qt platform plugin"):
-        if missing in ended.stderr:
-            pytest.skip(f"Qt can't run here: {ended.stderr.strip().splitlines()[-1]}")
-    answers = [line for line in ended.stdout.splitlines() if line.startswith("{")]
-    assert answers, f"exit code {ended.returncode}:\n{ended.stderr}"
-    return json.loads(answers[-1])
+    process = Child([str(HERE / script), *arguments], environment(reach=(ioc.ports,)))
+    try:
+        for text, seen in (presses or {}).items():
+            process.expect(f"pressed {text}", 90)
+            seen()
+            process.say("")
+        return json.loads(process.expect("{", 90))
+    except AssertionError:
+        for missing in ("cannot open shared object file", "Could not load the Qt platform plugin"):
+            for line in process.lines:
+                if missing in line:
+                    pytest.skip(f"Qt can't run here: {line}")
+        raise
+    finally:
+        process.close()
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +71,10 @@ def converted(tmp_path_factory) -> Path:
     return folder
 
 
-def pydm(ioc, ui: Path, picture: Path, *presses: str) -> dict:
+def pydm(ioc, ui: Path, picture: Path, presses: Presses | None = None) -> dict:
     p, r = ioc.prefix.split(":", 1)
-    return child(ioc, "pydm_child.py", str(ui), f"{p}:", r, str(picture), str(LIMIT_S), *presses)
+    arguments = str(ui), f"{p}:", r, str(picture), str(LIMIT_S), *(presses or {})
+    return child(ioc, "pydm_child.py", *arguments, presses=presses)
 
 
 @pytest.mark.parametrize("path", ADL, ids=lambda path: path.name)
@@ -88,14 +96,14 @@ def test_each_channel_of_a_medm_screen_connects(ioc, converted, pictures, path):
 def test_buttons_of_the_screen_move_the_axis_and_end_and_begin_the_run(ioc, converted, tmp_path):
     ui = converted / "tomoStream.ui"
     before = ioc.get("Center")
-    pydm(ioc, ui, tmp_path / "up.png", "+")
-    wait_for(lambda: ioc.get("Center") == before + ioc.get("CenterTweak"), 5, "Center + tweak")
-    pydm(ioc, ui, tmp_path / "down.png", "-")
-    wait_for(lambda: ioc.get("Center") == before, 5, "Center as before")
-    pydm(ioc, ui, tmp_path / "abort.png", "Abort")
-    ioc.wait_value("StartRecon", 0)
-    pydm(ioc, ui, tmp_path / "start.png", "Start")
-    ioc.wait_value("StartRecon", 1)
+    up = before + ioc.get("CenterTweak")
+    presses: Presses = {
+        "+": lambda: ioc.wait_value("Center", up, 5),
+        "-": lambda: ioc.wait_value("Center", before, 5),
+        "Abort": lambda: ioc.wait_value("StartRecon", 0),
+        "Start": lambda: ioc.wait_value("StartRecon", 1),
+    }
+    pydm(ioc, ui, tmp_path / "pressed.png", presses)
     ioc.wait_status("Running")
 
 
@@ -171,60 +179,33 @@ def test_a_position_between_pixels_is_taken_as_the_pixel(ioc):
 @pytest.fixture(scope="module")
 def rod():
     """A crystal, scanned on a grid."""
-    return CrystalRod((8, 10), image_shape=(128, 128), n_grains=3, seed=3)
+    return CrystalRod((8, 10), image_shape=(128, 128), n_grains=3, n_frames=1, seed=3)
 
 
 @pytest.fixture(scope="module")
-def detector_ports() -> ServerPorts:
-    return ServerPorts()
-
-
-@pytest.fixture(scope="module")
-def detector(tmp_path_factory, rod, detector_ports):
+def detector(tmp_path_factory, rod):
     """Sends the images of the scan when it is told to."""
-    scan = tmp_path_factory.mktemp("detector") / "scan.npy"
-    np.save(scan, np.concatenate([rod.frames(number) for number in range(1, rod.n_points + 1)]))
-    arguments = [str(PVAPY_SENDER), "--prefix", "det:", "--frames", str(scan)]
-    sender = Child(arguments, environment(detector_ports))
-    try:
-        sender.expect("ready")
-        yield sender
-    finally:
-        sender.close()
+    sender = RodDetector(tmp_path_factory.mktemp("detector"), rod)
+    yield sender
+    sender.close()
 
 
 @pytest.fixture(scope="module")
-def tracking(tmp_path_factory, rod, detector, detector_ports):
+def tracking(tmp_path_factory, rod, detector):
     """The IOC, ready to track the peaks of that scan."""
     folder = tmp_path_factory.mktemp("tracking")
-    background = folder / "background.npy"
-    np.save(background, rod.truth.background)
-    ioc = Ioc(folder, "--CRYSTAL_PVA", "det:Image", reach=(detector_ports,))
-    try:
-        ioc.expect("Ready", 100)
-        rows, columns = rod.grid.shape
-        for record, value in {
-            "Rows": rows,
-            "Columns": columns,
-            "BackgroundFile": str(background),
-            "Diameter": 11,
-            "Separation": 16,
-            "MinMass": 1500,
-            "SearchRange": 5,
-            "MapOf": "Brightest track",
-        }.items():
-            ioc.put(f"Crystal:{record}", value, wait=True)
-        yield ioc
-    finally:
-        ioc.close()
+    with tracking_ioc(folder, rod, detector, MapOf="Brightest track") as made:
+        yield made
 
 
 def test_a_scan_is_tracked_from_the_screen(tracking, converted, pictures, tmp_path, rod, detector):
     ioc, ui = tracking, converted / "crystal.ui"
-    pydm(ioc, ui, tmp_path / "start.png", "Start")
-    wait_for(lambda: "waiting" in ioc.get("Crystal:Status", True), 100)
-    detector.say(f"burst {rod.n_points} hz=20")
-    detector.expect("ok burst")
+
+    def is_waiting() -> None:
+        wait_for(lambda: "waiting" in ioc.get("Crystal:Status", True), 100)
+
+    pydm(ioc, ui, tmp_path / "start.png", {"Start": is_waiting})
+    detector.burst(rod.n_points, hz=20)
     ioc.wait_value("Crystal:Points", rod.n_points)
     seen = pydm(ioc, ui, pictures / "screens_crystal_tracking.png")
     assert (seen["empty"], seen["cut"]) == ([], [])
@@ -234,8 +215,7 @@ def test_a_scan_is_tracked_from_the_screen(tracking, converted, pictures, tmp_pa
     image, _ = ioc.slices.get(f"{ioc.prefix}Crystal:Processed")
     assert image.shape == rod.image_shape
     assert table_labels(ioc, "Crystal:Tracks") == list(TRACK_COLUMNS)
-    pydm(ioc, ui, tmp_path / "abort.png", "Abort")
-    ioc.wait_value("Crystal:Start", 0)
+    pydm(ioc, ui, tmp_path / "abort.png", {"Abort": lambda: ioc.wait_value("Crystal:Start", 0)})
 
 
 def table_labels(ioc, channel: str) -> list[str]:

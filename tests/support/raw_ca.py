@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import struct
+
+from support.raw_socket import RawSocket
 
 HEADER = struct.Struct(">HHHHII")
 VERSION, EVENT_ADD, EVENT_CANCEL, WRITE, SEARCH = 0, 1, 2, 4, 6
@@ -60,29 +60,18 @@ def monitor(sid: int, subscription: int, kind: int = TIME_DOUBLE, count: int = 0
     return message(EVENT_ADD, payload, kind, count, sid, subscription)
 
 
-class RawConnection:
-    """One TCP connection; ``read_until`` gives each message as (command, payload, fields)."""
-
-    def __init__(self, port: int, limit_s: float = 20.0):
-        self.socket = socket.create_connection(("127.0.0.1", port), limit_s)
-        self._data = b""
-
-    def send(self, *parts: bytes) -> None:
-        self.socket.sendall(b"".join(parts))
+class RawConnection(RawSocket):
+    """One TCP connection; ``next`` gives each message as (command, payload, header)."""
 
     def next(self) -> tuple[int, bytes, tuple[int, ...]]:
         """(command, payload, header); ConnectionError when there is no more."""
         while True:
-            if len(self._data) >= HEADER.size:
-                header = HEADER.unpack_from(self._data)
+            if len(self.data) >= HEADER.size:
+                header = HEADER.unpack_from(self.data)
                 end = HEADER.size + header[1]
-                if len(self._data) >= end:
-                    payload, self._data = self._data[HEADER.size : end], self._data[end:]
-                    return header[0], payload, header
-            got = self.socket.recv(65536)
-            if not got:
-                raise ConnectionError("closed by the server")
-            self._data += got
+                if len(self.data) >= end:
+                    return header[0], self.take(end)[HEADER.size :], header
+            self.fill()
 
     def until(self, command: int) -> tuple[int, bytes, tuple[int, ...]]:
         while True:
@@ -94,19 +83,3 @@ class RawConnection:
         """The server's id of a channel."""
         self.send(create(name, cid))
         return self.until(CREATE)[2][5]
-
-    def is_closed(self, limit_s: float = 20.0) -> bool:
-        """Whether the server closes the connection within the limit; what it sends is read."""
-        self.socket.settimeout(limit_s)
-        try:
-            while self.socket.recv(65536):
-                pass
-        except TimeoutError:
-            return False
-        except OSError:
-            pass
-        return True
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self.socket.close()

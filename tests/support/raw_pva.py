@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import struct
 from collections.abc import Callable
+
+from support.raw_socket import RawSocket
 
 HEADER = struct.Struct("<BBBBI")
 VALIDATION, ECHO, SEARCH, CREATE = 1, 2, 3, 7
@@ -61,12 +62,8 @@ def start(sid: int, ioid: int) -> bytes:
     return message(MONITOR, struct.pack("<IIB", sid, ioid, 0x44))
 
 
-class RawPva:
+class RawPva(RawSocket):
     """One TCP connection to a PVA server; messages are read as (command, payload)."""
-
-    def __init__(self, port: int, limit_s: float = 20.0):
-        self.socket = socket.create_connection(("127.0.0.1", port), limit_s)
-        self._data = b""
 
     def hello(self) -> RawPva:
         self.until(VALIDATION)
@@ -74,24 +71,18 @@ class RawPva:
         self.until(VALIDATED)
         return self
 
-    def send(self, *parts: bytes) -> None:
-        self.socket.sendall(b"".join(parts))
-
     def next(self) -> tuple[int, bytes]:
         """ConnectionError when there is no more."""
         while True:
-            if len(self._data) >= HEADER.size:
-                _, _, flags, command, length = HEADER.unpack_from(self._data)
+            if len(self.data) >= HEADER.size:
+                _, _, flags, command, length = HEADER.unpack_from(self.data)
                 end = HEADER.size + (0 if flags & CONTROL else length)
-                if len(self._data) >= end:
-                    payload, self._data = self._data[HEADER.size : end], self._data[end:]
+                if len(self.data) >= end:
+                    whole = self.take(end)
                     if not flags & CONTROL:
-                        return command, payload
+                        return command, whole[HEADER.size :]
                     continue
-            got = self.socket.recv(65536)
-            if not got:
-                raise ConnectionError("closed by the server")
-            self._data += got
+            self.fill()
 
     def until(self, command: int) -> bytes:
         while True:
@@ -113,19 +104,3 @@ class RawPva:
                 self.send(data)
                 sent += len(data)
         return sent
-
-    def is_closed(self, limit_s: float = 20.0) -> bool:
-        """Whether the server closes the connection within the limit; what it sends is read."""
-        self.socket.settimeout(limit_s)
-        try:
-            while self.socket.recv(65536):
-                pass
-        except TimeoutError:
-            return False
-        except OSError:
-            pass
-        return True
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self.socket.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from support.ports import ServerPorts, environment
@@ -9,7 +11,24 @@ from support.processes import Child, Ioc, wait_for
 
 PVA_TESTS = Path(__file__).parent.parent / "pva"
 ROWS, COLS, ANGLES = 32, 48, 60
+#: for --simulate, where what is scanned does not matter: the phantom's own size takes seconds
+SMALL_SCAN = "--sim-arguments=--size 32 --angles 10"
 FRAME_TYPES = {"Projection": 0, "FlatField": 1, "DarkField": 2}
+
+
+@contextlib.contextmanager
+def simulated(folder: Path, options: str) -> Iterator[Ioc]:
+    """An IOC that reaches a simulated stream, which is a process of its own with these options."""
+    ports = ServerPorts()
+    arguments = ["-m", "tomostream_ioc.sim", "--P", "sys:", *options.split()]
+    with contextlib.ExitStack() as parts:
+        simulator = Child(arguments, environment(ports))
+        parts.callback(simulator.close)
+        ioc = Ioc(folder, reach=(ports,))
+        parts.callback(ioc.close)
+        simulator.expect("ready")
+        ioc.expect("Ready")
+        yield ioc
 
 
 class Script(Child):
@@ -33,7 +52,8 @@ class Script(Child):
 class Rig:
     """Detector, tomoScan and IOC; frames are numbered from 1 in each run.
 
-    ``more`` are further options of the IOC, ``others`` further servers that it is to reach.
+    ``more`` are further options of the IOC, ``timeout_s`` is how long a channel may take to answer,
+    ``others`` are further servers that the IOC is to reach.
     """
 
     def __init__(
@@ -42,6 +62,7 @@ class Rig:
         *more: str,
         rows: int = ROWS,
         cols: int = COLS,
+        timeout_s: float = 8,
         others: tuple[ServerPorts, ...] = (),
     ):
         self._size = rows, cols
@@ -51,14 +72,21 @@ class Rig:
         self.start_tomoscan()
         options = (
             "--TOMO_SCAN T:TS: --IMAGE_P T:TS:PvaPluginPVPrefix --THETA_PVA T:StreamTheta "
-            "--DARK_PVA T:StreamDarkFields --FLAT_PVA T:StreamFlatFields --timeout 8"
+            "--DARK_PVA T:StreamDarkFields --FLAT_PVA T:StreamFlatFields "
+            f"--timeout {timeout_s:g}"
         )
-        reach = (self.detector_ports, self.tomoscan_ports, *others)
-        self.ioc = Ioc(folder, *options.split(), *more, reach=reach)
-        self.ioc.expect("Ready")
+        self._folder = folder
+        self._options = *options.split(), *more
+        self._reach = self.detector_ports, self.tomoscan_ports, *others
+        self.start_ioc()
         for record in ("Center", "OrthoX", "OrthoY"):
             self.ioc.put(record, cols // 2, wait=True)
         self.ioc.put("OrthoZ", rows // 2, wait=True)
+
+    def start_ioc(self) -> None:
+        """With the settings that the one before it has saved."""
+        self.ioc = Ioc(self._folder, *self._options, reach=self._reach)
+        self.ioc.expect("Ready")
 
     def start_detector(self) -> None:
         rows, cols = map(str, self._size)

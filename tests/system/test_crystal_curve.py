@@ -1,17 +1,23 @@
 """Peak tracking of documents that only clients with a key may send and read: real processes."""
 
+import contextlib
 import shutil
 
 import pytest
+from bluesky import RunEngine
+from bluesky.plans import grid_scan
 from support.ports import environment, free_port
 from support.processes import Child, Ioc, wait_for
 
-from tomostream_ioc.documents.transport import CurveKeys
+from tomostream_ioc.documents.soft_devices import RodDetector, SoftMotor
+from tomostream_ioc.documents.transport import CurveKeys, DocumentPublisher
+from tomostream_ioc.documents.transport.address import Address
+from tomostream_ioc.tracking.rod import CrystalRod
 
 # the first run in a fresh clone compiles for a while
 pytestmark = pytest.mark.timeout(300)
 DOCUMENTS = ["-m", "tomostream_ioc.documents"]
-N_POINTS = 30
+SHAPE, N_POINTS = (5, 6), 30
 SIMULATE = ["simulate", "--shape", "5x6", "--images", "128x128", "--grains", "2", "--rate", "30"]
 REFUSED = "this client's CURVE key is refused there"
 
@@ -27,50 +33,81 @@ class Site:
         self.keys.mkdir()
         for name in ("server.key", "client.key", "client.key_secret"):
             shutil.copy(self.proxy_keys / name, self.keys)
-        self.children: list[Child] = []
-        self.proxy = self.start_proxy()
-        self.ioc = self.start_ioc("--curve-keys", str(self.keys), prefix=("sys:", "Keys:"))
+        with contextlib.ExitStack() as parts:  # those that are there end when another can't start
+            self._parts = parts
+            self.start_proxy()
+            self.ioc = self.start_ioc("--curve-keys", str(self.keys), prefix=("sys:", "Keys:"))
+            self._parts = parts.pop_all()
 
     def start_proxy(self):
         ports = str(self.into), str(self.out)
         options = ["proxy", *ports, "--curve-keys", str(self.proxy_keys)]
-        proxy = Child([*DOCUMENTS, *options], environment())
-        self.children.append(proxy)
-        proxy.expect("Ready")
-        return proxy
+        self.proxy = Child([*DOCUMENTS, *options], environment())
+        self._parts.callback(self.proxy.close)
+        self.proxy.expect("Ready")
 
     def start_ioc(self, *options, prefix):
         ioc = Ioc(self.keys, *options, prefix=prefix)
-        self.children.append(ioc)
+        self._parts.callback(ioc.close)
         ioc.expect("Ready", 100)
         ioc.put("Crystal:Source", "Documents", wait=True)
         ioc.put("Crystal:DocsAddress", f"localhost:{self.out}", wait=True)
         return ioc
 
-    def scan(self, *options):
-        """By a run engine that has a key; the process."""
+    def command_sends(self):
+        """A scan by the command for it, which has a key."""
         to = ["--to", f"localhost:{self.into}", "--curve-keys", str(self.proxy_keys)]
-        sender = Child([*DOCUMENTS, *SIMULATE, *to, *options], environment())
-        self.children.append(sender)
-        return sender
+        sender = Child([*DOCUMENTS, *SIMULATE, *to], environment())
+        self._parts.callback(sender.close)
+        sender.expect("Sent run")
+
+    @contextlib.contextmanager
+    def publisher(self):
+        """By which a run engine of this process sends, with a key."""
+        address, keys = Address("localhost", self.into), CurveKeys(self.proxy_keys)
+        publisher = DocumentPublisher(address, prefix=b"raw", keys=keys)
+        try:
+            yield publisher
+        finally:
+            publisher.close()
 
     def scan_comes(self, ioc):
-        self.scan().expect("Sent run")
-        wait_for(lambda: ioc.get("Crystal:Points") == N_POINTS, 30, "every point")
+        rod = CrystalRod(SHAPE, image_shape=(128, 128), n_grains=2)
+        slow, fast = motors = [SoftMotor(name) for name in rod.grid.names]
+        axes = [
+            argument
+            for motor, ends, n in zip(motors, rod.grid.extents, SHAPE, strict=True)
+            for argument in (motor, *(ends or (0, 0)), n)
+        ]
+        engine = RunEngine({}, context_managers=[])
+        with self.publisher() as publisher:
+            assert publisher.wait_for_listener(30)
+            engine.subscribe(publisher)
+            engine(
+                grid_scan([RodDetector(rod, slow, fast, "dexela_image")], *axes, snake_axes=True)
+            )
+        every_point(ioc)
 
     def nobody_listens(self):
         """The proxy tells a publisher of no listener, whoever has tried to be one."""
-        sender = self.scan("--wait", "2")
-        assert sender.wait(60) == 1
-        assert "nobody listens" in sender.output
+        with self.publisher() as publisher:
+            assert not publisher.wait_for_listener(2)
+            assert publisher.connected
+            assert not publisher.refusal
+
+    def close(self):
+        self._parts.close()
+
+
+def every_point(ioc):
+    wait_for(lambda: ioc.get("Crystal:Points") == N_POINTS, 30, "every point")
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     site = Site(tmp_path_factory.mktemp("curve"))
     yield site
-    for child in site.children:
-        child.close()
+    site.close()
 
 
 @pytest.fixture
@@ -105,7 +142,8 @@ def lasting(ioc, text):
 
 def test_a_scan_comes_with_keys(site, stopped):
     starts(stopped)
-    site.scan_comes(stopped)
+    site.command_sends()
+    every_point(stopped)
     assert stopped.get("Crystal:FramesMissed") == 0
     assert stopped.get("Crystal:FramesRejected") == 0
     assert alarm(stopped) == 0

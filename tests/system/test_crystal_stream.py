@@ -1,18 +1,14 @@
 """Peak tracking through the whole product: a detector's images in, tables and maps out."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from support.ports import ServerPorts, environment
-from support.processes import Child, Ioc, wait_for
+from support.processes import wait_for
+from support.rod_site import CHANNEL, RodDetector, tracking_ioc
 
 from tomostream_ioc.tracking.rod import CrystalRod
 
 # the first run in a fresh clone compiles for a while
 pytestmark = pytest.mark.timeout(300)
-PVAPY_SENDER = str(Path(__file__).parents[1] / "pva" / "pvapy_sender.py")
-CHANNEL = "det:Image"
 
 
 @pytest.fixture(scope="module")
@@ -21,50 +17,21 @@ def rod():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, rod):
-    folder = tmp_path_factory.mktemp("crystal")
-    frames = np.concatenate([rod.frames(number) for number in range(1, rod.n_points + 1)])
-    np.save(folder / "scan.npy", frames)
-    np.save(folder / "background.npy", rod.truth.background)
-    return folder
-
-
-class Detector(Child):
-    """A pvapy server that sends the rod's images."""
-
-    def __init__(self, scan: Path):
-        self.ports = ServerPorts()
-        super().__init__(
-            [PVAPY_SENDER, "--prefix", "det:", "--frames", str(scan)], environment(self.ports)
-        )
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("crystal")
 
 
 @pytest.fixture(scope="module")
-def detector(folder):
-    sender = Detector(folder / "scan.npy")
-    sender.expect("ready")
+def detector(folder, rod):
+    sender = RodDetector(folder, rod)
     yield sender
     sender.close()
 
 
 @pytest.fixture(scope="module")
-def ioc(folder, detector):
-    ioc = Ioc(folder, "--CRYSTAL_PVA", CHANNEL, reach=(detector.ports,))
-    ioc.expect("Ready", 100)
-    for record, value in {
-        "Diameter": 11,
-        "Percentile": 80,
-        "Separation": 16,
-        "MinMass": 1500,
-        "SearchRange": 5,
-        "Rows": 8,
-        "Columns": 10,
-        "FramesPerPoint": 2,
-        "BackgroundFile": str(folder / "background.npy"),
-    }.items():
-        ioc.put(f"Crystal:{record}", value, wait=True)
-    yield ioc
-    ioc.close()
+def ioc(folder, rod, detector):
+    with tracking_ioc(folder, rod, detector, Percentile=80) as made:
+        yield made
 
 
 @pytest.fixture
@@ -77,14 +44,9 @@ def running(ioc):
     wait_for(lambda: ioc.ca.put_done(token), 5, "the end of the busy put")
 
 
-def send(detector, count, start=1):
-    detector.say(f"burst {count} start={start} hz=60")
-    detector.expect("ok burst", 60)
-
-
 def test_a_scan_becomes_tracks_and_a_map(rod, detector, running):
     ioc = running
-    send(detector, 2 * rod.n_points)
+    detector.burst(2 * rod.n_points)
     wait_for(lambda: ioc.get("Crystal:Points") == rod.n_points, 30, "every point")
     assert [
         ioc.get(f"Crystal:{name}")
@@ -121,7 +83,7 @@ def test_tables_carry_peaks_frames_and_unique_ids(rod, detector, running):
     channels = [f"{ioc.prefix}Crystal:{name}" for name in ("Peaks", "Tracks")]
     for channel in channels:
         ioc.slices.watch_table(channel)
-    send(detector, 2 * number)
+    detector.burst(2 * number)
 
     def table(channel):
         return next((t for t in ioc.slices.monitored(channel) if number in t["frame"]), None)
@@ -142,8 +104,8 @@ def test_tables_carry_peaks_frames_and_unique_ids(rod, detector, running):
 
 def test_lost_images_are_counted_and_move_no_point(rod, detector, running):
     ioc = running
-    send(detector, 10)
-    send(detector, 10, start=15)  # 11 to 14: points 6 and 7
+    detector.burst(10)
+    detector.burst(10, start=15)  # 11 to 14: points 6 and 7
     wait_for(lambda: ioc.get("Crystal:FramesReceived") == 20, 20)
     wait_for(lambda: ioc.get("Crystal:Points") == 10, 20)
     assert ioc.get("Crystal:FramesMissed") == 4
@@ -158,19 +120,19 @@ def test_an_image_of_another_size_is_said_and_survived(rod, detector, running):
     detector.expect("ok frame")
     wait_for(lambda: "another size" in ioc.get("Crystal:Status", True), 10)
     assert ioc.ca.info(f"{ioc.prefix}Crystal:Status")["severity"] == 1
-    send(detector, 4, start=3)
+    detector.burst(4, start=3)
     wait_for(lambda: ioc.get("Crystal:Points") == 3, 20)
     wait_for(lambda: ioc.ca.info(f"{ioc.prefix}Crystal:Status")["severity"] == 0, 10)
 
 
-def test_the_background_can_be_taken_from_the_stream(rod, detector, running):
+def test_the_background_can_be_taken_from_the_stream(folder, detector, running):
     ioc = running
     ioc.put("Crystal:BackgroundFrames", 4, wait=True)
     token = ioc.ca.put_callback(f"{ioc.prefix}Crystal:TakeBackground", 1)
-    send(detector, 6)
+    detector.burst(6)
     wait_for(lambda: ioc.ca.put_done(token), 10)
     wait_for(lambda: ioc.get("Crystal:BackgroundMean") > 0, 5)
-    mean = np.load(ioc._folder / "scan.npy")[:4].mean()
+    mean = np.load(folder / "scan.npy")[:4].mean()
     assert ioc.get("Crystal:BackgroundMean") == pytest.approx(mean, rel=1e-6)
 
 

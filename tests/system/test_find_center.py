@@ -1,29 +1,18 @@
 """The search for the axis over real CA: a put-callback by libca, a simulated stream."""
 
 import pytest
-from support.ports import ServerPorts, environment
-from support.processes import Child, Ioc, wait_for
+from support.processes import wait_for
+from support.rig import simulated
 
 N_ROWS, N_COLS, N_ANGLES, CENTER, RATE = 32, 128, 160, 58.6, 400
 
 
 @pytest.fixture(scope="module")
 def ioc(tmp_path_factory):
+    what = f"--rows {N_ROWS} --cols {N_COLS} --angles {N_ANGLES} --center {CENTER}"
     folder = tmp_path_factory.mktemp("center")
-    ports = ServerPorts()
-    options = f"--P sys: --rows {N_ROWS} --cols {N_COLS} --angles {N_ANGLES} --center {CENTER}"
-    simulator = Child(
-        ["-m", "tomostream_ioc.sim", *options.split(), "--rate", str(RATE), "--i0", "20000"],
-        environment(ports),
-    )
-    ioc = Ioc(folder, reach=(ports,))
-    try:
-        simulator.expect("ready")
-        ioc.expect("Ready")
-        yield ioc
-    finally:
-        ioc.close()
-        simulator.close()
+    with simulated(folder, f"{what} --rate {RATE} --i0 20000") as made:
+        yield made
 
 
 def put_find_center(ioc, limit_s=20):

@@ -16,14 +16,17 @@ from support.rig import ANGLES, COLS, ROWS, Rig
 
 #: from the middle, in pixels: OrthoX, OrthoY, OrthoZ
 OFF = (10, -6, 4)
+MOTORS, SPEED = ("m1", "m17", "m18", "m3"), 20
 PIXEL_MM = 3.45e-3 / 10 * 2  # detector pixel / objective x BinX of the ROI plugin
 
 
 class Beamline:
-    def __init__(self, folder, **names):
+    """Detector, tomoScan, motors, MCTOptics and the IOC, for all tests here."""
+
+    def __init__(self, folder):
         self.folder = folder
         with contextlib.ExitStack() as parts:  # those that are there end when another can't start
-            self.optics = Optics("--sample-offset", "0.05")
+            self.optics = Optics("--sample-offset", "0.05", speed=SPEED)
             parts.callback(self.optics.close)
             self.optics.mct.do("set BinX 2")
             self.rig = Rig(folder, "--lens-timeout", "6", others=self.optics.reach)
@@ -32,9 +35,28 @@ class Beamline:
             parts.callback(self.world.close)
             self._parts = parts.pop_all()
         self.ioc = self.rig.ioc
-        for record, name in {**NAMES, **names}.items():
-            self.ioc.put(record, name, wait=True)
         self.next_id = 1
+
+    def at_home(self, names):
+        """No run is on, the lens is the first one, and all motors are where they began."""
+        if self.ioc.get("StartRecon"):
+            self.rig.abort()
+        self.rig.detector.close()
+        self.rig.start_detector()
+        self.next_id = 1
+        for motor in MOTORS:
+            self.optics.motors.do(f"speed {motor} {SPEED}")
+        if self.world.get("M:MCT:LensSelect"):
+            self.wait_done()
+            self.select(0)
+            wait_for(lambda: self.world.get("M:MCT:CameraObjective") == "10", 10, "the first lens")
+            self.wait_done()
+        for motor in MOTORS:
+            self.world.put(f"M:{motor}", 0, wait=True)
+            wait_for(lambda motor=motor: self.world.get(f"M:{motor}.RBV") == 0, 10, motor)
+        self.ioc.put("PixelSize", 0, wait=True)
+        for record, name in names.items():
+            self.ioc.put(record, name, wait=True)
 
     def begin(self, sync):
         """A run with the slices away from the middle, and some frames."""
@@ -57,6 +79,9 @@ class Beamline:
     def select(self, index):
         self.world.put("M:MCT:LensSelect", index)
 
+    def wait_done(self):
+        wait_for(lambda: self.world.get("M:MCT:MCTStatus", True) == "Done", 10, "MCTOptics")
+
     def place(self):
         return tuple(self.ioc.get(f"Ortho{axis}") for axis in "XYZ")
 
@@ -76,17 +101,22 @@ class Beamline:
         self._parts.close()
 
 
+@pytest.fixture(scope="module")
+def shared_beamline(tmp_path_factory):
+    made = Beamline(tmp_path_factory.mktemp("beamline"))
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def beamline(tmp_path):
-    made = []
+def beamline(shared_beamline):
+    """Makes it ready for a test, with these names of PVs instead of those that are right."""
 
-    def make(**names):
-        made.append(Beamline(tmp_path, **names))
-        return made[-1]
+    def ready(**names):
+        shared_beamline.at_home({**NAMES, **names})
+        return shared_beamline
 
-    yield make
-    for each in made:
-        each.close()
+    return ready
 
 
 def middle():
@@ -183,6 +213,28 @@ def test_without_mctoptics_the_run_goes_on_and_says_so(beamline):
     b.ioc.wait_status("8 of 60")
 
 
+def test_abort_in_the_middle_and_a_change_while_idle(beamline):
+    b = beamline()
+    token = b.begin("Yes")
+    b.optics.motors.do("speed m1 0")
+    b.select(1)
+    b.ioc.wait_status("waiting for M:m1")
+    b.rig.abort()
+    wait_for(lambda: b.ioc.ca.put_done(token), 5, "the busy put")
+    assert b.ioc.status().startswith("Stopped")
+    b.optics.motors.do("speed m1 50")
+    wait_for(lambda: b.world.get("M:m1.DMOV") == 1 and b.world.get("M:m1.RBV") == 10, 10)
+    b.wait_done()
+
+    positions, place = b.positions(), b.place()
+    b.select(2)
+    wait_for(lambda: b.world.get("M:m1.RBV") == 20, 10, "the lens, with no run")
+    assert b.positions()[:2] == positions[:2]
+    assert b.place() == place
+    assert b.ioc.status().startswith("Stopped")
+
+
+# last: MCTOptics is not started again
 def test_optics_that_vanish_and_a_motor_that_never_arrives_end_in_their_time(beamline):
     b = beamline()
     b.begin("Yes")
@@ -198,24 +250,3 @@ def test_optics_that_vanish_and_a_motor_that_never_arrives_end_in_their_time(bea
     assert y == COLS // 2 + OFF[1]  # its motor has not arrived
     b.send(2)
     b.ioc.wait_status("2 of 60")
-
-
-def test_abort_in_the_middle_and_a_change_while_idle(beamline):
-    b = beamline()
-    token = b.begin("Yes")
-    b.optics.motors.do("speed m1 0")
-    b.select(1)
-    b.ioc.wait_status("waiting for M:m1")
-    b.rig.abort()
-    wait_for(lambda: b.ioc.ca.put_done(token), 5, "the busy put")
-    assert b.ioc.status().startswith("Stopped")
-    b.optics.motors.do("speed m1 50")
-    wait_for(lambda: b.world.get("M:m1.DMOV") == 1 and b.world.get("M:m1.RBV") == 10, 10)
-    wait_for(lambda: b.world.get("M:MCT:MCTStatus", True) == "Done", 10, "MCTOptics")
-
-    positions, place = b.positions(), b.place()
-    b.select(2)
-    wait_for(lambda: b.world.get("M:m1.RBV") == 20, 10, "the lens, with no run")
-    assert b.positions()[:2] == positions[:2]
-    assert b.place() == place
-    assert b.ioc.status().startswith("Stopped")

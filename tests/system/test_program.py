@@ -18,24 +18,27 @@ from pathlib import Path
 
 import pytest
 from support.ports import ServerPorts, environment
-from support.processes import Ioc, wait_for
+from support.processes import Child, Ioc, wait_for
+from support.rig import SMALL_SCAN
 
+from tomostream_ioc.config import parse
 from tomostream_ioc.console import shortened, status_text
 from tomostream_ioc.model.control import RunStatus
 from tomostream_ioc.model.state import RunState
+from tomostream_ioc.simulation import simulator_arguments
 
 PROGRAM = [sys.executable, "-m", "tomostream_ioc"]
-SMALL = "--sim-arguments=--size 32 --angles 10"
-SIMULATED = ["--interfaces", "127.0.0.1", "--simulate", SMALL]
+SIMULATED = ["--interfaces", "127.0.0.1", "--simulate", SMALL_SCAN]
 
-#: the IOC with a CA server that fails some time after it has begun to listen
+#: the IOC with a CA server that fails once it has begun to listen and a file is there
 CA_FAILS = """
-import asyncio, sys
+import asyncio, os, sys
 from tomostream_ioc import __main__, app
 
 class Failing(app.IocContext):
     async def broadcast_beacon_loop(self):
-        await asyncio.sleep(float(sys.argv[1]))
+        while not os.path.exists(sys.argv[1]):
+            await asyncio.sleep(0.02)
         raise RuntimeError("the network is on fire")
 
 app.IocContext = Failing
@@ -44,19 +47,26 @@ sys.exit(__main__.main(sys.argv[2:]))
 
 
 @pytest.mark.parametrize(
-    "options",
-    [
-        [],
-        ["--TOMO_SCAN", "scan:"],
-        ["--DARK_PVA", "my:dark", "--THETA_PVA", "my:theta", "--IMAGE_P", "my:Pva1:Image"],
-    ],
+    ("options", "prefix"), [([], "foo:TomoScanStream:"), (["--TOMO_SCAN", "scan:"], "scan:")]
 )
-def test_the_simulator_has_the_names_that_the_ioc_was_given(tmp_path, options):
-    ioc = Ioc(tmp_path, "--simulate", SMALL, *options, prefix=("foo:", "bar:"))
+def test_the_simulator_is_given_the_names_of_the_ioc(options: list[str], prefix: str) -> None:
+    config = parse(["--P", "foo:", "--R", "bar:", "--simulate", *options])
+    given = simulator_arguments(config)
+    assert given[:3] == (f"--P={prefix}", "--R=", f"--pva-prefix={prefix}SimPva1:")
+    # the simulator's record that says which plugin it is
+    assert config.macros["IMAGE_P"] == f"{prefix}PvaPluginPVPrefix"
+    for kind, name in {"dark": "DarkFields", "flat": "FlatFields", "theta": "Theta"}.items():
+        assert f"--{kind}-channel={prefix}Stream{name}" in given
+        assert config.macros[f"{kind.upper()}_PVA"] == f"{prefix}Stream{name}"
+
+
+def test_a_stream_of_the_simulator_under_the_ioc_s_names_is_reconstructed(tmp_path):
+    options = "--TOMO_SCAN scan: --DARK_PVA my:dark --THETA_PVA my:theta --IMAGE_P my:Pva1:Image"
+    ioc = Ioc(tmp_path, "--simulate", SMALL_SCAN, *options.split(), prefix=("foo:", "bar:"))
     try:
         ioc.expect("Ready")
         ioc.wait_status("Running")
-        assert ioc.get("ImagePVAPName").startswith(("foo:", "scan:", "my:"))
+        assert ioc.get("ImagePVAPName") == "my:Pva1:Image"
     finally:
         ioc.close()
 
@@ -145,24 +155,27 @@ def test_ctrl_c_while_the_program_is_still_loading_ends_it_at_once(tmp_path, loa
     assert process.returncode == 130
 
 
-@pytest.mark.parametrize("after_s", ["0", "6"])
-def test_a_ca_server_that_fails_ends_the_program_with_exit_code_1(tmp_path, after_s):
-    ended = subprocess.run(
-        [sys.executable, "-c", CA_FAILS, after_s, "--interfaces", "127.0.0.1", "--seconds", "40"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=tmp_path,
-        env=environment(ServerPorts()),
-    )
-    assert ended.returncode == 1
-    assert "The CA server has ended: RuntimeError('the network is on fire')" in ended.stderr
-    assert ended.stdout.endswith("Ended\n")
+@pytest.mark.parametrize("line", ["", "Ready"])
+def test_a_ca_server_that_fails_ends_the_program_with_exit_code_1(tmp_path, line):
+    now = tmp_path / "now"
+    options = ["--interfaces", "127.0.0.1", "--autosave-dir", str(tmp_path), "--seconds", "40"]
+    if not line:
+        now.touch()
+    ioc = Child(["-c", CA_FAILS, str(now), *options], environment(ServerPorts()))
+    try:
+        if line:
+            ioc.expect(line)
+            now.touch()
+        assert ioc.wait(60) == 1
+    finally:
+        ioc.close()
+    assert "The CA server has ended: RuntimeError('the network is on fire')" in ioc.output
+    assert ioc.lines[-1] == "Ended"
 
 
 def test_a_picture_that_can_not_be_written_is_one_line_in_the_log(tmp_path):
     (tmp_path / "x.png").mkdir()
-    ioc = Ioc(tmp_path, "--simulate", SMALL, "--png", str(tmp_path / "x.png"))
+    ioc = Ioc(tmp_path, "--simulate", SMALL_SCAN, "--png", str(tmp_path / "x.png"))
     try:
         ioc.expect("Ready")
         ioc.wait_status("Running")
