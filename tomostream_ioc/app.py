@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from tomostream_ioc.arguments import warn_of_missing
 from tomostream_ioc.config import Config
 from tomostream_ioc.console import StatusLine, on_terminal, say
 from tomostream_ioc.crystal.run import CrystalRunner
+from tomostream_ioc.crystal_sources import point_sources, read_curve_keys
 from tomostream_ioc.environment import check_interfaces, check_variables
 from tomostream_ioc.epics.access import OPEN, read_access_file, summary
 from tomostream_ioc.epics.autosave import Autosave
@@ -28,15 +29,12 @@ from tomostream_ioc.epics.group import TomoStreamGroup
 from tomostream_ioc.epics.lendable_loop import LendableLoop
 from tomostream_ioc.epics.lens import CaLensOptics
 from tomostream_ioc.epics.pva_crystal import PvaCrystal
-from tomostream_ioc.epics.pva_detector import PvaDetector
 from tomostream_ioc.epics.pva_records import PvaRecords
 from tomostream_ioc.epics.pva_sink import PvaSink
 from tomostream_ioc.epics.pva_source import PvaSource
 from tomostream_ioc.epics.server import ClientCounts, IocContext
-from tomostream_ioc.errors import ArmingError, ConfigError
 from tomostream_ioc.limits import give_back_after_work, keep_freed_memory, raise_file_limit
 from tomostream_ioc.model.control import Engine
-from tomostream_ioc.model.crystal import PointSource
 from tomostream_ioc.picture import save_slices_png
 from tomostream_ioc.recon.devices import pinned_empty, resolve_device
 from tomostream_ioc.recon.engine import OrthoEngine
@@ -47,7 +45,7 @@ from tomostream_ioc.simulation import SimulatedStream, simulator_arguments
 from tomostream_ioc.welcome import welcome
 
 if TYPE_CHECKING:
-    from tomostream_ioc.documents.transport.curve import CurveKeys
+    pass
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +75,7 @@ class Program:
         self._config = config
         path = config.access_security
         self._security = OPEN if path is None else read_access_file(path)
-        self._curve_keys = None if config.curve_keys is None else _curve_keys(config.curve_keys)
+        self._curve_keys = None if config.curve_keys is None else read_curve_keys(config.curve_keys)
         self._ending = asyncio.Event()
         self._exit_code = 0
 
@@ -140,7 +138,7 @@ class Program:
             allocate=pinned_empty if device.startswith("cuda") else np.empty,
             optics=CaLensOptics(config.lens_timeout_s),
         )
-        crystal = CrystalRunner(_crystal_sources(config.read_from, self._curve_keys), crystal_sink)
+        crystal = CrystalRunner(point_sources(config.read_from, self._curve_keys), crystal_sink)
         group = TomoStreamGroup(
             config.prefix,
             macros=config.macros,
@@ -373,34 +371,6 @@ def _engine_factory(device: str, memory_limit: int | None) -> Callable[..., Engi
         )
 
     return make
-
-
-def _curve_keys(folder: Path) -> CurveKeys:
-    """Those of a client, which can be read now. Raises ConfigError."""
-    try:
-        from tomostream_ioc.documents.transport.curve import CurveKeys
-    except ImportError as error:
-        raise ConfigError(f"--curve-keys: {error}") from error
-    keys = CurveKeys(folder)
-    keys.check(binds=False)
-    return keys
-
-
-def _crystal_sources(
-    read_from: Sequence[Path], keys: CurveKeys | None
-) -> dict[str, Callable[[], PointSource]]:
-    """For each choice of Crystal:Source."""
-    return {"Detector": PvaDetector, "Documents": partial(_document_points, read_from, keys)}
-
-
-def _document_points(read_from: Sequence[Path], keys: CurveKeys | None) -> PointSource:
-    """Raises ArmingError: bluesky's packages are not installed."""
-    try:
-        # they are an extra, and their import takes a second
-        from tomostream_ioc.documents.live_points import DocumentPoints
-    except ImportError as error:
-        raise ArmingError(str(error)) from error
-    return DocumentPoints(read_from, keys)
 
 
 def _database_folder() -> Path:

@@ -143,6 +143,7 @@ def test_a_slice_of_a_long_string(module_ioc: Ioc) -> None:
 
 FILTERED, PLAIN = 1, 2  # subscriptions
 FAR = 1000.0  # passes each deadband below
+FIELDS = (1, "HIGH"), (2, "HSV")
 
 
 def follow(
@@ -156,6 +157,32 @@ def follow(
             filtered.append(value)
         if until(header[5], value):
             return
+
+
+def put(writer: RawConnection, sid: int, value: str) -> None:
+    writer.send(put_notify(sid, value, 1))
+    writer.until(raw_ca.WRITE_NOTIFY)
+
+
+def seen_behind(
+    band: str, port: int, connect: Callable[[int], RawConnection], values: tuple[str, ...]
+) -> list[float]:
+    """What a monitor of RotX gets of these values, put one after the other, and of FAR."""
+    writer, reader = connect(port), connect(port)
+    written = writer.channel(f"{PREFIX}RotX")
+    put(writer, written, values[0])
+    seen: list[float] = []
+    names = {FILTERED: f"{PREFIX}RotX.{{dbnd:{band}}}", PLAIN: f"{PREFIX}RotX"}
+    sids = {number: reader.channel(name, number) for number, name in names.items()}
+    reader.send(*(monitor(sid, number, raw_ca.DOUBLE) for number, sid in sids.items()))
+    follow(reader, seen, lambda number, _: number == PLAIN)
+    for value in (*map(float, values[1:]), FAR):
+        put(writer, written, str(value))
+        # each put has been told of before the next, but of two subscriptions in any order
+        follow(reader, seen, lambda number, at, put=value: (number, at) == (PLAIN, put))
+    if FAR not in seen:
+        follow(reader, seen, lambda number, at: (number, at) == (FILTERED, FAR))
+    return seen
 
 
 @pytest.mark.parametrize(
@@ -175,23 +202,31 @@ def test_a_deadband_lets_through_what_it_does_in_a_c_ioc(
     passed: list[float],
 ) -> None:
     for port in (module_ioc.port, c_port):
-        writer, reader = connect(port), connect(port)
-        written = writer.channel(f"{PREFIX}RotX")
-        writer.send(put_notify(written, values[0], 1))
-        writer.until(raw_ca.WRITE_NOTIFY)
-        seen: list[float] = []
-        names = {FILTERED: f"{PREFIX}RotX.{{dbnd:{band}}}", PLAIN: f"{PREFIX}RotX"}
-        sids = {number: reader.channel(name, number) for number, name in names.items()}
-        reader.send(*(monitor(sid, number, raw_ca.DOUBLE) for number, sid in sids.items()))
-        follow(reader, seen, lambda number, _: number == PLAIN)
-        for value in (*map(float, values[1:]), FAR):
-            writer.send(put_notify(written, str(value), 1))
-            writer.until(raw_ca.WRITE_NOTIFY)
-            # each put has been told of before the next, but of two subscriptions in any order
-            follow(reader, seen, lambda number, at, put=value: (number, at) == (PLAIN, put))
-        if FAR not in seen:
-            follow(reader, seen, lambda number, at: (number, at) == (FILTERED, FAR))
-        assert seen == [*passed, FAR]
+        assert seen_behind(band, port, connect, values) == [*passed, FAR]
+
+
+def test_a_deadband_lets_alarms_through_as_in_a_c_ioc(
+    module_ioc: Ioc, c_port: int, connect: Callable[[int], RawConnection]
+) -> None:
+    for port in (module_ioc.port, c_port):
+        writer = connect(port)
+        high, severity = (writer.channel(f"{PREFIX}RotX.{name}", n) for n, name in FIELDS)
+        put(writer, high, "10")
+        put(writer, severity, "MINOR")
+        try:
+            seen = seen_behind('{"abs":100}', port, connect, ("0", "1", "20", "21", "2"))
+        finally:
+            put(writer, severity, "NO_ALARM")
+        assert seen == [0, 20, 2, FAR]
+
+
+def test_a_deadband_without_end_costs_its_own_channel_alone(
+    module_ioc: Ioc, connect: Callable[[int], RawConnection]
+) -> None:
+    client = connect(module_ioc.port)
+    client.send(create(f'{PREFIX}RotX.{{"dbnd":{{"abs":{"9" * 400}}}}}', 1))
+    client.until(raw_ca.CREATE_FAILED)
+    assert client.channel(f"{PREFIX}RotX", 2) >= 0  # and no end of the connection
 
 
 @pytest.mark.parametrize("suffix", ['.{"ts":{"num":"sec"}}', '.{"utag":{}}', '.{"dec":{"n":2}}'])

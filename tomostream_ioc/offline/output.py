@@ -71,7 +71,7 @@ def save(path: Path, slices: FileSlices, source: Path) -> None:
         raise OSError(f"--output {path} can't be written: {reason}") from error
 
 
-def write_aside(path: Path, write: Callable[[Path], None]) -> None:
+def write_aside(path: Path, write: Callable[[Path], object]) -> None:
     """Have ``write`` make a file in a folder of its own, which takes the place of ``path`` then.
 
     Where that is a link, what it leads to is replaced; rights stay as they were.
