@@ -149,7 +149,7 @@ def test_27_many_that_hold_a_little_each_may_hold_64_mb_in_all(
             connection.send_without_end(lambda: bytes(100_000), 3 * MB)
         wait_for(lambda: bad_clients.told() - before > 15, 30, "clients that are disconnected")
         closed = [connection.is_closed(0.05) for connection in connections]
-        # what is left is less than 64 MB; each of these may have its 3 MB for ten seconds
+        # what is left is less than 64 MB; each of these may have its 3 MB for a while
         assert 15 < closed.count(True) < 55
     assert seen.more_bytes < 120 * MB  # 64 MB, and what comes between two looks
     bad_clients.expected = bad_clients.last_told()
@@ -183,7 +183,7 @@ def quiet_server() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def long_ones(ioc: Ioc, context: Context, bad_clients: BadClients) -> LongOnes:
-    """All at the same time, as each takes more than the ten seconds that slow ones may have."""
+    """All at the same time: slow ones have twenty seconds, and clients echo every fifteen."""
     name = f"{ioc.prefix}Center"
     with contextlib.ExitStack() as stack:
         connect = stack.enter_context(connecting())
@@ -199,7 +199,7 @@ def long_ones(ioc: Ioc, context: Context, bad_clients: BadClients) -> LongOnes:
             answers = {
                 "puts": pool.submit(flood, raw[2], raw_pva.PUT, name, 14),
                 "gets": pool.submit(flood, raw[3], raw_pva.GET, name, 14),
-                "searches": pool.submit(search_in_vain, raw[4], 14),
+                "searches": pool.submit(search_in_vain, raw[4], name),
             }
             made = LongOnes(
                 {way: ending.result() for way, ending in slow.items()},
@@ -213,9 +213,7 @@ def long_ones(ioc: Ioc, context: Context, bad_clients: BadClients) -> LongOnes:
 
 
 @pytest.mark.parametrize("way", ["in_one_slow_message", "in_slow_parts", "alone"])
-def test_27_who_sends_slowly_is_disconnected_after_ten_seconds(
-    long_ones: LongOnes, way: str
-) -> None:
+def test_27_who_sends_slowly_is_disconnected(long_ones: LongOnes, way: str) -> None:
     ending = long_ones.alone if way == "alone" else long_ones.slow[way]
     assert ending.sent_bytes < SLOWLY_S * MB
     assert ending.is_closed
@@ -348,13 +346,17 @@ def test_27_log_lines_name_the_client_and_are_few(
     ioc: Ioc, bad_clients: BadClients, raw: Connect
 ) -> None:
     """Of one host one in a second."""
+
+    def is_ended() -> bool:
+        bad = raw()
+        bad.socket.settimeout(3.0)  # what it could not send may keep it, when the server has closed
+        part = in_one_message(bad)
+        bad.send_without_end(lambda: part, 3000 * MB)
+        return bad.is_closed()
+
     count, began_s = len(ioc.lines), time.monotonic()
-    with bad_clients.disconnected(20):
-        for _ in range(20):
-            bad = raw()
-            part = in_one_message(bad)
-            bad.send_without_end(lambda part=part: part, 3000 * MB)
-            assert bad.is_closed()
+    with bad_clients.disconnected(20), ThreadPoolExecutor(20) as pool:
+        assert all(done.result() for done in [pool.submit(is_ended) for _ in range(20)])
     lines = [line for line in ioc.lines[count:] if "pva_guard" in line]
     assert 1 <= len(lines) <= time.monotonic() - began_s + 1
     assert all("disconnected PVA client 127.0.0.1:" in line for line in lines)

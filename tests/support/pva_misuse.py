@@ -175,8 +175,15 @@ def flood(connection: RawPva, command: int, name: str, seconds: float) -> bytes:
     return connection.until(raw_pva.ECHO)
 
 
-def search_in_vain(connection: RawPva, seconds: int) -> bytes:
-    """A search over TCP that finds nothing is not answered; clients send echos in between."""
+ECHO_S = 15  # how often clients of pvxs say that they are there
+
+
+def search_in_vain(connection: RawPva, name: str) -> bytes:
+    """A search over TCP that finds nothing is not answered; all there is in between is echos.
+
+    800 names each second, past two echos, from a client that has a channel here.
+    """
+    connection.channel(name)
     names = b"".join(
         struct.pack("<I", number) + text("no:such:" + "x" * 60) for number in range(800)
     )
@@ -184,8 +191,10 @@ def search_in_vain(connection: RawPva, seconds: int) -> bytes:
     asked = struct.pack("<IB3x", 1, 0) + address + size(1) + text("tcp")
     search = message(raw_pva.SEARCH, asked + struct.pack("<H", 800) + names)
     answer = b""
-    for _ in range(seconds):
-        connection.send(search * 9, message(raw_pva.ECHO, STILL_THERE))
-        answer = connection.until(raw_pva.ECHO)
+    for second in range(1, 2 * ECHO_S + 1):
+        connection.send(search)
         time.sleep(1)
+        if second % ECHO_S == 0:
+            connection.send(message(raw_pva.ECHO, STILL_THERE))
+            answer = connection.until(raw_pva.ECHO)
     return answer
