@@ -8,6 +8,7 @@ import struct
 from p4p.server import Server, StaticProvider
 
 from tests.support.ports import free_port
+from tests.support.processes import wait_for
 from tomostream_ioc.epics.pva_guard import PvaGuard
 
 _MB = 1_000_000
@@ -29,7 +30,9 @@ def test_each_interface_may_have_a_port_of_its_own() -> None:
         for n, address in enumerate((("127.0.0.1", first), ("127.0.0.2", second)), start=1):
             with socket.create_connection(address, timeout=60) as client:
                 assert _is_ended(client)
-            assert guard.closed == n
+            wait_for(
+                lambda count=n: guard.closed == count
+            )  # the client notices before it is counted
     finally:
         guard.close()
         server.stop()
