@@ -13,7 +13,8 @@ from support.processes import wait_for
 
 from tomostream_ioc.documents import ImageProcessor, read_peaks
 from tomostream_ioc.documents.background_writer import BackgroundWriter
-from tomostream_ioc.documents.server import Server, Silence
+from tomostream_ioc.documents.server import Server
+from tomostream_ioc.documents.silence import Silence
 from tomostream_ioc.documents.transport import DocumentPublisher, DocumentReceiver
 from tomostream_ioc.documents.transport.address import Address
 

@@ -48,6 +48,14 @@ def test_help_and_wrong_options_need_no_library(argv):
     assert not done & {"numpy", "caproto", "p4p", "numba", "torch"}
 
 
+@pytest.mark.parametrize("command", ["serve", "plot", "proxy", "keys"])
+def test_help_of_a_command_of_documents_needs_no_database(command):
+    line = "from tomostream_ioc.documents.commands import main\n"
+    line += f"try: main([{command!r}, '--help'])\nexcept SystemExit: pass\n"
+    there = modules_after(f"exec({line!r})")
+    assert not there & {"tiled", "bluesky", "pandas", "trackpy", "numba", "matplotlib"}
+
+
 @pytest.mark.parametrize("program", ["bench", "documents", "recon", "sim"])
 def test_what_takes_time_is_imported_where_ctrl_c_is_caught(program):
     """A module's package, and the module's own imports, come before anything can be caught."""

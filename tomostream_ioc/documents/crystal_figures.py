@@ -13,14 +13,12 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from tomostream_ioc.documents.plot_choices import DPI, FIGURES, ORIGINS
 from tomostream_ioc.errors import TrackingError
 from tomostream_ioc.tracking import MapStack, ScanGrid
 
 #: 1200 pixels at 100 dots per inch
 WIDTH_IN = 12.0
-DPI = 100
-FIGURES = ("all", "total", "maps", "light")
-ORIGINS = ("upper", "lower")
 #: a map longer than this in its motors' units is drawn with square points instead
 _MAX_ASPECT = 8.0
 #: a light image with more pixels a side is drawn from the highest of each block of them

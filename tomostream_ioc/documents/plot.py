@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from tomostream_ioc.arguments import named, path
-from tomostream_ioc.documents.crystal_figures import DPI, FIGURES, ORIGINS, CrystalScan, draw
+from tomostream_ioc.documents.crystal_figures import CrystalScan, draw
 from tomostream_ioc.documents.database import Database, open_database
 from tomostream_ioc.documents.image_processor import FRAME, ImageProcessor
 from tomostream_ioc.documents.peak_tracker import PeakTracker
+from tomostream_ioc.documents.plot_choices import N_MAPS
 from tomostream_ioc.documents.read_back import find_run, read_tracks
 from tomostream_ioc.documents.run_names import resolve_uid
 from tomostream_ioc.documents.track_linker import TrackLinker
@@ -25,52 +25,9 @@ from tomostream_ioc.errors import TrackingError
 from tomostream_ioc.tracking import CrystalMaps, ExtremeImages, ScanGrid
 from tomostream_ioc.tracking.windows import HALF_WIDTH_PX
 
-N_MAPS = 12
 #: of images that are read at a time
 _READ_BYTES = 64 * 1024 * 1024
 _SHORT_UID = 8
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the command `plot`."""
-    parser.add_argument(
-        "--db",
-        type=named,
-        required=True,
-        metavar="DIR",
-        help="folder of the database, or a Tiled server's URI",
-    )
-    parser.add_argument(
-        "--run",
-        dest="uid",
-        default="-1",
-        metavar="UID",
-        help="the scan's run, or one derived from it, by its first characters; -1 is the last run"
-        " (default), -2 the one before",
-    )
-    parser.add_argument(
-        "-o", "--output", type=path, default=Path("maps.png"), help="picture (maps.png)"
-    )
-    parser.add_argument(
-        "-n", "--maps", type=int, default=N_MAPS, metavar="N", help=f"brightest tracks ({N_MAPS})"
-    )
-    parser.add_argument(
-        "--figure", choices=FIGURES, default="all", help="one of the figures only (all)"
-    )
-    parser.add_argument(
-        "--half-width",
-        type=float,
-        metavar="PIXELS",
-        help="half width of the squares around peaks (the diameter that peaks were found with, or"
-        f" {HALF_WIDTH_PX})",
-    )
-    parser.add_argument(
-        "--origin",
-        choices=ORIGINS,
-        default="upper",
-        help="where the scan's first row is drawn (upper, as in live maps)",
-    )
-    parser.add_argument("--dpi", type=int, default=DPI, help=f"{DPI} makes 1200 pixels a line")
 
 
 def run(arguments: argparse.Namespace) -> int:

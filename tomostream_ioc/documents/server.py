@@ -15,6 +15,7 @@ from tomostream_ioc.documents.counts import RecordCounts, StageCounts
 from tomostream_ioc.documents.dispatch import Dispatcher
 from tomostream_ioc.documents.pipeline import Pipeline
 from tomostream_ioc.documents.run_watch import RunWatch, WatchedRun
+from tomostream_ioc.documents.silence import DEFAULT_SILENCE, Silence
 from tomostream_ioc.documents.stage import MAX_OPEN_RUNS
 from tomostream_ioc.documents.transport.publisher import DocumentPublisher
 from tomostream_ioc.documents.transport.receiver import DocumentReceiver
@@ -22,14 +23,6 @@ from tomostream_ioc.documents.transport.receiver import DocumentReceiver
 log = logging.getLogger(__name__)
 
 _TICK_S = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class Silence:
-    """When a run counts as silent, and when it is closed though no other one begins; inf: never."""
-
-    limit_s: float = 300.0
-    close_after_s: float = 4 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +59,7 @@ class Server:
         record_raw: bool = False,
         publisher: DocumentPublisher | None = None,
         say: Callable[[str], None] = log.info,
-        silence: Silence = Silence(),
+        silence: Silence = DEFAULT_SILENCE,
     ):
         self.receiver = receiver
         self.chain = chain

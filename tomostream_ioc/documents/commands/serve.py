@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,7 @@ from tomostream_ioc.arguments import (
     warn_of_missing,
     whole,
 )
-from tomostream_ioc.console import StatusLine, say
-from tomostream_ioc.documents.background_writer import SERVER_PATIENCE_S, BackgroundWriter
+from tomostream_ioc.console import say
 from tomostream_ioc.documents.commands.ending import Ending
 from tomostream_ioc.documents.commands.options import (
     FORMAT_HELP,
@@ -30,26 +28,26 @@ from tomostream_ioc.documents.commands.options import (
     add_database,
     add_network,
     check_reach,
-    database_of,
     keys_of,
 )
-from tomostream_ioc.documents.database import Database
-from tomostream_ioc.documents.pipeline import Pipeline, build_chain
-from tomostream_ioc.documents.read_access import ReadAccess
-from tomostream_ioc.documents.server import Server, Silence
-from tomostream_ioc.documents.transport import DocumentPublisher, DocumentReceiver
+from tomostream_ioc.documents.silence import DEFAULT_SILENCE
 from tomostream_ioc.documents.transport.address import Address, prefix_bytes
+from tomostream_ioc.documents.transport.curve import CurveKeys
 from tomostream_ioc.documents.transport.proxy import HIGH_WATER
-from tomostream_ioc.documents.transport.serializer import loads, loads_with_pickle
-from tomostream_ioc.documents.warm_up import settle, warm_up
-from tomostream_ioc.errors import ConfigError, TrackingError
-from tomostream_ioc.limits import keep_freed_memory
-from tomostream_ioc.tracking import average_frames
+from tomostream_ioc.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-_SILENCE = Silence()
-_LOCATE = ("percentile", "separation", "minmass", "noise_size", "smoothing_size", "threshold")
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Where documents come from, and where results go: nowhere, if ``out`` is None."""
+
+    address: Address
+    prefix: bytes
+    keys: CurveKeys | None
+    out: Address | None
+    out_prefix: bytes
 
 
 def add_to(commands: Any) -> None:
@@ -143,7 +141,7 @@ def add_to(commands: Any) -> None:
     results.add_argument(
         "--silent-limit",
         type=positive,
-        default=_SILENCE.limit_s,
+        default=DEFAULT_SILENCE.limit_s,
         metavar="S",
         help="a run of which no document came for so long is silent: it may go on, but is closed as"
         " partial when another run begins (default %(default)g s)",
@@ -151,7 +149,7 @@ def add_to(commands: Any) -> None:
     results.add_argument(
         "--close-after",
         type=positive,
-        default=_SILENCE.close_after_s,
+        default=DEFAULT_SILENCE.close_after_s,
         metavar="S",
         help="... and after so long in any case (default %(default)g s)",
     )
@@ -170,6 +168,18 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--images needs --db")
     if (args.record_raw or args.record_images) and args.db is None:
         raise ConfigError("--record-raw and --record-images need --db")
+    network = _network(args)
+    background = None if args.background is None else read_background(args.background)
+    _warn(args)
+    ending = Ending()
+    say("Loading: some seconds, up to a minute where nothing was compiled before ...")
+    # here, not above: the database and the peaks' libraries take seconds, wrong options do not
+    from tomostream_ioc.documents.commands.serving import serve
+
+    return serve(args, network, background, ending)
+
+
+def _network(args: argparse.Namespace) -> Network:
     address = Address.parse(args.address, "--in")
     keys = keys_of(args)
     check_reach(address, keys, pickles=args.allow_pickle)
@@ -183,80 +193,7 @@ def run(args: argparse.Namespace) -> int:
     out_prefix = prefix_bytes(args.out_prefix, "--out-prefix")
     if out is not None:
         check_reach(out, keys, pickles=False)
-    background = None if args.background is None else read_background(args.background)
-    _warn(args)
-    ending = Ending()
-    say("Loading: some seconds, up to a minute where nothing was compiled before ...")
-    keep_freed_memory()  # else the system clears new pages for each image
-    # what it can't use is said before anything is opened
-    try:
-        warm_up(lambda image: _chain(args, image, None), args.key)
-    except TrackingError as error:
-        raise ConfigError(str(error)) from error
-    with contextlib.ExitStack() as stack:
-        db = _database(args, stack)
-        receiver = DocumentReceiver(
-            address,
-            prefix=prefix,
-            deserializer=loads_with_pickle if args.allow_pickle else loads,
-            keys=keys,
-            high_water=args.high_water,
-        )
-        patience_s = SERVER_PATIENCE_S if "://" in (args.db or "") else float("inf")
-        writer = None if db is None else BackgroundWriter(db, patience_s=patience_s)
-        if writer is not None:
-            stack.callback(writer.close)
-        # the database's own images are what `publish --run` names
-        own = () if db is None else (db.image_folder,)
-        access = ReadAccess.below((*args.read_from, *own))
-        chain = _chain(args, background, writer, access.folders)
-        publisher = None
-        if out is not None:
-            publisher = DocumentPublisher(out, prefix=out_prefix, keys=keys, lossless=False)
-            stack.callback(publisher.close, 1.0)
-            log.info("Results go to %s, prefix %r", out, args.out_prefix)
-            for stage in chain.stages[0 if args.record_images else 1 :]:
-                stage.subscribe(publisher)
-        line = StatusLine()
-        server = Server(
-            receiver,
-            chain,
-            writer=writer,
-            record_raw=args.record_raw,
-            publisher=publisher,
-            silence=Silence(args.silent_limit, args.close_after),
-            say=lambda text: line.say(text),
-        )
-        log.info("Documents may name image files in %s", access)
-        line.say(f"Ready: listens to {address}, prefix {args.prefix!r}")
-        _serve(server, receiver, ending, line, args.status_period)
-    return 0
-
-
-def _serve(
-    server: Server,
-    receiver: DocumentReceiver,
-    ending: Ending,
-    line: StatusLine,
-    status_period_s: float,
-) -> None:
-    """Until a signal comes."""
-    was_connected = False
-    settle()
-
-    def tick() -> None:
-        nonlocal was_connected
-        if receiver.connected and not was_connected:
-            was_connected = True
-            line.say(f"Connected to {receiver.address}")
-        line.show_text(server.status())
-
-    try:
-        server.run(ending.__bool__, tick, 0.5 if line.moves else status_period_s)
-    finally:
-        server.close(f"{ending.signal_name or 'an error'} ended the server before the run did")
-        line.end()
-    say(f"Ended by {ending.signal_name}: {server.status()}")
+    return Network(address, prefix, keys, out, out_prefix)
 
 
 def _warn(args: argparse.Namespace) -> None:
@@ -268,40 +205,8 @@ def _warn(args: argparse.Namespace) -> None:
     warn_of_missing("--read-from", args.read_from)
 
 
-def _chain(
-    args: argparse.Namespace,
-    background: np.ndarray | None,
-    db: Any,
-    read_from: Sequence[Path] | None = (),
-) -> Pipeline:
-    given = {name: getattr(args, name) for name in _LOCATE}
-    locate = {name: value for name, value in given.items() if value is not None}
-    try:
-        return build_chain(
-            args.key,
-            background,
-            diameter=args.diameter,
-            search_range=args.search_range,
-            memory=args.memory,
-            locate=locate,
-            db=db,
-            record_images=args.record_images,
-            max_maps=args.max_maps,
-            read_from=read_from,
-        )
-    except TrackingError as error:
-        raise ConfigError(str(error)) from error
-
-
-def _database(args: argparse.Namespace, stack: contextlib.ExitStack) -> Database | None:
-    if args.db is None:
-        log.warning("Nothing is recorded: there is no --db")
-        return None
-    return database_of(args.db, stack, readable=args.read_from, images=args.images)
-
-
 def read_background(file: Path) -> np.ndarray:
-    """(n_rows, n_cols), the mean where the file holds several frames. Raises ConfigError."""
+    """(n_rows, n_cols), or several frames of that. Raises ConfigError."""
     try:
         image = np.load(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -313,4 +218,4 @@ def read_background(file: Path) -> np.ndarray:
         raise ConfigError(f"--background {file}: it is empty, its shape is {image.shape}")
     if not np.isfinite(image).any():
         raise ConfigError(f"--background {file}: it holds no finite number, take it again")
-    return average_frames(image) if image.ndim == 3 else image
+    return image
